@@ -1,0 +1,38 @@
+"""The promise of a vector index."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+"""float32 (d,), unit length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    digest: bytes
+    similarity: float
+    """Cosine in [-1, 1]."""
+
+
+class VectorIndex(Protocol):
+    dimensions: int
+
+    def add(self, scope: bytes, digest: bytes, vector: Vector) -> None:
+        """Raises ValueError if `vector` has another size; replaces the vector of an equal digest."""
+        ...
+
+    def remove(self, scope: bytes, digest: bytes) -> bool: ...
+
+    def search(self, scope: bytes, vector: Vector, limit: int) -> list[Neighbour]:
+        """Nearest first, only of `scope`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Everything the index holds in memory: vectors, ids, scopes, free rows."""
+        ...

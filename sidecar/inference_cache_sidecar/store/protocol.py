@@ -1,0 +1,57 @@
+"""The promise every store keeps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from inference_cache_contract.entry import Entry
+from inference_cache_sidecar.index.protocol import Neighbour, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Counters since start and sizes now; sizes in bytes."""
+
+    entries: int
+    vectors: int
+    max_bytes: int
+    used_bytes: int
+    """All that the cap counts: entries, index, scopes, overhead."""
+    entry_bytes: int
+    """Bytes of entries (answers, prompts, vectors) that a lookup can reach."""
+    stored: int
+    evicted: int
+    expired: int
+    flushed: int
+    refused: int
+    """Entries too large, or worth less than what would have had to go for them."""
+
+
+class EntryStore(Protocol):
+    async def get(self, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
+        """The entry, if its epochs are current and it has not been expired for longer than `stale_seconds`."""
+        ...
+
+    async def peek(self, digest: bytes) -> Entry | None:
+        """As `get`, but not counted as a use."""
+        ...
+
+    async def put(self, entry: Entry, vector: Vector | None) -> bool:
+        """Keep `entry` (replacing one of the same digest) and, if given, its vector; False if it was refused."""
+        ...
+
+    async def delete(self, digest: bytes) -> bool: ...
+
+    async def neighbours(self, scope: bytes, vector: Vector, limit: int) -> list[Neighbour]:
+        """Nearest first, at most `limit`, of this scope alone."""
+        ...
+
+    async def count(self, matches: Callable[[Entry], bool]) -> int:
+        """How many reachable entries match: the dry run of a flush. Yields to the loop between batches."""
+        ...
+
+    async def purge(self) -> int:
+        """Delete the bytes of all unreachable or expired entries, in batches that yield to the loop; returns how many."""
+        ...
+
+    def stats(self) -> StoreStats: ...
