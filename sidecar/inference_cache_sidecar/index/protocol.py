@@ -36,3 +36,8 @@ class VectorIndex(Protocol):
     def nbytes(self) -> int:
         """Everything the index holds in memory: vectors, ids, scopes, free rows."""
         ...
+
+    @property
+    def vector_bytes(self) -> int:
+        """What one vector takes as it is kept, without keys and what leads to it."""
+        ...

@@ -69,6 +69,10 @@ class Renderer(Protocol):
 
     def assembler(self) -> Assembler: ...
 
+    def can_join(self, rendition: Rendition, leader: Rendition) -> bool:
+        """May a client that wants `rendition` be served event by event from the stream that `leader` opened?"""
+        ...
+
     def live(self, rendition: Rendition, answer_id: str | None) -> LiveRendition:
         """`answer_id` None keeps upstream's own id (the leader)."""
         ...

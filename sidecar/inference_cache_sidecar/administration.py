@@ -1,0 +1,90 @@
+"""What the admin port can see and do, over the parts of one sidecar. Made by `app`."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+
+from inference_cache_contract.epochs import CACHE, version_epoch
+from inference_cache_sidecar.admin.services import AdminServices, FeedbackRequest, FeedbackResult, Status
+from inference_cache_sidecar.embedder.late import LateEmbedder
+from inference_cache_sidecar.embedder.worker import EmbedCounts
+from inference_cache_sidecar.epochs import MemoryEpochs
+from inference_cache_sidecar.exposition import Gauge, registry
+from inference_cache_sidecar.flush import Flusher, FlushRequest, FlushResult
+from inference_cache_sidecar.metrics import Verdict
+from inference_cache_sidecar.pipeline import Parts
+from inference_cache_sidecar.settings import Settings
+from inference_cache_sidecar.store.protocol import EntryStore
+
+
+class Administration:
+    def __init__(
+        self, settings: Settings, parts: Parts, store: EntryStore, epochs: MemoryEpochs, embedder: LateEmbedder | None, flusher: Flusher
+    ) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._store = store
+        self._epochs = epochs
+        self._embedder = embedder
+        self._flusher = flusher
+        self._started = time.monotonic()
+
+    def services(self) -> AdminServices:
+        metrics = registry(self._parts.metrics, self._store.stats, self._gauges())
+        return AdminServices(self.status, self.not_ready, self.flush, self.feedback, metrics)
+
+    def status(self) -> Status:
+        spec, identity = self._settings.spec, self._parts.identity
+        names = (CACHE, version_epoch(spec.model.version))
+        return Status(
+            cache=self._settings.cache_name,
+            model=spec.model.name,
+            model_version=spec.model.version,
+            mode=spec.mode,
+            semantic_mode=spec.semantic.mode,
+            revision=identity.revision,
+            upstream_confirmed=identity.confirmed,
+            epochs={name: self._epochs.current(name) for name in names},
+            embedder="off" if self._embedder is None else self._embedder.state,
+            store=self._store.stats(),
+            uptime_seconds=time.monotonic() - self._started,
+        )
+
+    def not_ready(self) -> Sequence[str]:
+        """A missing embedder is no reason: the exact tier serves without it."""
+        reasons = []
+        if not self._parts.identity.confirmed:
+            reasons.append("upstream has not said who it is")
+        if self._embedder is not None and self._embedder.state == "loading":
+            reasons.append("the embedder is loading")
+        return reasons
+
+    async def flush(self, request: FlushRequest) -> FlushResult:
+        return await self._flusher.flush(request)
+
+    async def feedback(self, request: FeedbackRequest) -> FeedbackResult | None:
+        """A wrong answer's entry goes, and its pair of question and entry is never served again."""
+        hit = self._parts.served.find(request.answer_id) if request.answer_id is not None else None
+        key = request.key if hit is None else hit.stored
+        if key is None:
+            return None
+        if request.verdict is Verdict.RIGHT:
+            return FeedbackResult(evicted=False)
+        if hit is not None:
+            self._parts.lookup.refuted.add(hit.asked, hit.stored)
+        return FeedbackResult(evicted=await self._store.delete(key))
+
+    def _gauges(self) -> Iterator[Gauge]:
+        yield Gauge("flights", "Upstream calls in progress.", lambda: len(self._parts.flights))
+        yield Gauge("upstream_confirmed", "1 while upstream is known to be the model its entries are from.", self._confirmed)
+        embedder = self._embedder
+        if embedder is not None:
+            for field in fields(EmbedCounts):
+                yield Gauge(f"embedder_{field.name}", f"Embedder calls since start: {field.name}.", _reader(embedder, field.name))
+
+    def _confirmed(self) -> float:
+        return float(self._parts.identity.confirmed)
+
+
+def _reader(embedder: LateEmbedder, name: str) -> Callable[[], float]:
+    return lambda: float(getattr(embedder.counts, name))

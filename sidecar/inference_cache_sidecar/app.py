@@ -1,0 +1,212 @@
+"""The composition root: makes every object from the settings, opens and closes them in one place.
+
+`command` calls `run`; tests and the bench enter `running`.
+"""
+
+import asyncio
+import gc
+import logging
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+from inference_cache_contract.endpoints import Endpoint
+from inference_cache_contract.spec import Spec
+from inference_cache_sidecar.access import Access, Tenancy
+from inference_cache_sidecar.adapters import ModelChanges
+from inference_cache_sidecar.admin.app import build_admin
+from inference_cache_sidecar.administration import Administration
+from inference_cache_sidecar.embedder.late import LateEmbedder
+from inference_cache_sidecar.embedder.loading import load_embedder
+from inference_cache_sidecar.embedder.protocol import Embedder
+from inference_cache_sidecar.embedder.worker import EmbeddingWorker, WorkerLimits
+from inference_cache_sidecar.epochs import MemoryEpochs
+from inference_cache_sidecar.flights import Flights
+from inference_cache_sidecar.flush import Flusher
+from inference_cache_sidecar.flying import Flying, Policy
+from inference_cache_sidecar.guard.lexical import LexicalGuard
+from inference_cache_sidecar.identity import UpstreamIdentity
+from inference_cache_sidecar.index.scoped import ScopedIndex
+from inference_cache_sidecar.keeping import Keeper
+from inference_cache_sidecar.listing import Listing
+from inference_cache_sidecar.lookup import Lifetimes, Lookup
+from inference_cache_sidecar.marks import Trust
+from inference_cache_sidecar.metrics import Metrics, Stage
+from inference_cache_sidecar.pipeline import Parts, Pipeline, PipelineRules
+from inference_cache_sidecar.query.rules import QueryRules
+from inference_cache_sidecar.render.policy import AnswerPolicy
+from inference_cache_sidecar.render.renderers import renderer_for
+from inference_cache_sidecar.served import Served
+from inference_cache_sidecar.server import ProxyServer, ServerLimits
+from inference_cache_sidecar.settings import Address, Settings
+from inference_cache_sidecar.store.memory import MemoryStore
+from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
+
+DIMENSIONS: Final = 384
+"""Of the vectors of all-MiniLM-L6-v2."""
+DRAIN_SECONDS: Final = 30.0
+PURGE_SECONDS: Final = 30.0
+BACKLOG: Final = 1024
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A sidecar that takes requests; ports as bound."""
+
+    listen: Address
+    admin: Address
+    parts: Parts
+    embedder: LateEmbedder | None
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight."""
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopped.set)
+    async with running(settings) as sidecar:
+        # Everything made so far lives for ever: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        _log.info("listening on %s for %s, admin on %s", sidecar.listen, settings.upstream, sidecar.admin)
+        await stopped.wait()
+        _log.info("stopping: no new connections, %g s for requests in flight", DRAIN_SECONDS)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Open everything in order, and close it in the reverse one."""
+    spec = settings.spec
+    metrics, epochs, served = Metrics(), MemoryEpochs(), Served()
+    async with AsyncExitStack() as stack:
+        upstream = Upstream(
+            settings.upstream, UpstreamLimits(spec.limits.connect_seconds, spec.limits.upstream_idle_seconds, spec.limits.header_bytes)
+        )
+        await upstream.open()
+        stack.push_async_callback(upstream.close)
+        identity = UpstreamIdentity(upstream, spec.model.version)
+        stack.push_async_callback(_ended, asyncio.create_task(identity.run()))
+        embedder = _embedder(spec, metrics)
+        if embedder is not None:
+            embedder.start()
+            stack.push_async_callback(embedder.close)
+        index = ScopedIndex(DIMENSIONS)
+        store = _store(spec, epochs, index)
+        stack.push_async_callback(index.close)
+        stack.push_async_callback(_ended, asyncio.create_task(_purging(store)))
+        access = Access(upstream, spec.tenancy.revalidate_seconds, time.monotonic)
+        stack.push_async_callback(access.close)
+        flights = Flights(spec.limits.answer_bytes)
+        stack.push_async_callback(flights.close)
+        lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), time.time)
+        keeper = Keeper(store, epochs, identity, metrics, time.time, spec.model.version)
+        parts = Parts(
+            upstream=upstream,
+            identity=identity,
+            tenancy=Tenancy(spec.tenancy.source, secrets.token_bytes(32), spec.tenancy.claim),
+            access=access,
+            trust=Trust(spec.trusted_headers.sources),
+            lookup=lookup,
+            flights=flights,
+            flying=Flying(upstream, identity, access, lookup, keeper, metrics, _policy(spec)),
+            listing=Listing(upstream, access, lookup, keeper),
+            renderers={endpoint: renderer_for(endpoint, _answers(spec)) for endpoint in Endpoint},
+            changes=ModelChanges(epochs, identity),
+            served=served,
+            metrics=metrics,
+            clock=time.time,
+        )
+        listen = await _listening(stack, settings, Pipeline(parts, _pipeline_rules(settings)))
+        administration = Administration(settings, parts, store, epochs, embedder, Flusher(epochs, store))
+        admin = await _administered(stack, settings, administration)
+        yield Running(listen, admin, parts, embedder)
+
+
+async def _listening(stack: AsyncExitStack, settings: Settings, pipeline: Pipeline) -> Address:
+    limits = settings.spec.limits
+    proxy = ProxyServer(
+        pipeline.handle, ServerLimits(limits.header_bytes, limits.header_seconds, limits.keepalive_seconds, limits.connections)
+    )
+    server = await asyncio.get_running_loop().create_server(proxy, settings.listen.host, settings.listen.port, backlog=BACKLOG)
+    stack.push_async_callback(proxy.shutdown, DRAIN_SECONDS)
+    stack.callback(proxy.pre_shutdown)
+    stack.callback(server.close)
+    return Address(settings.listen.host, server.sockets[0].getsockname()[1])
+
+
+async def _administered(stack: AsyncExitStack, settings: Settings, administration: Administration) -> Address:
+    runner = web.AppRunner(build_admin(administration.services(), settings.admin_token), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, settings.admin.host, settings.admin.port).start()
+    return Address(settings.admin.host, runner.addresses[0][1])
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _purging(store: MemoryStore) -> None:
+    """Gives back what expired or was flushed, without waiting for somebody to look for it."""
+    while True:
+        await asyncio.sleep(PURGE_SECONDS)
+        await store.purge()
+
+
+def _embedder(spec: Spec, metrics: Metrics) -> LateEmbedder | None:
+    if spec.semantic.mode == "Off":
+        return None
+    wanted = spec.semantic.embedder
+    load: partial[Embedder] = partial(load_embedder, wanted.name, Path(wanted.path) if wanted.path else None)
+    observe = partial(metrics.stage, Stage.EMBED)
+    return LateEmbedder(load, lambda embedder: EmbeddingWorker(embedder, WorkerLimits(wanted.deadline_seconds), observe_seconds=observe))
+
+
+def _stale_seconds(spec: Spec) -> float:
+    return max(spec.stale.while_revalidate_seconds, spec.stale.if_error_seconds)
+
+
+def _store(spec: Spec, epochs: MemoryEpochs, index: ScopedIndex) -> MemoryStore:
+    return MemoryStore(spec.store.memory.max_bytes, epochs, index, clock=time.time, max_stale_seconds=_stale_seconds(spec))
+
+
+def _policy(spec: Spec) -> Policy:
+    return Policy(serve_similar=spec.semantic.mode == "Serve", look_for_similar=spec.semantic.mode != "Off")
+
+
+def _answers(spec: Spec) -> AnswerPolicy:
+    answers = spec.answers
+    return AnswerPolicy(answers.length, answers.tool_calls, answers.content_filter, spec.limits.answer_bytes)
+
+
+def _pipeline_rules(settings: Settings) -> PipelineRules:
+    spec = settings.spec
+    return PipelineRules(
+        bypass=spec.mode == "Bypass",
+        cache=settings.cache_name,
+        query=QueryRules(spec.sampling.cache, spec.exact.normalize, frozenset(spec.semantic.endpoints)),
+        threshold=spec.semantic.threshold,
+        lifetimes=Lifetimes(spec.exact.ttl_seconds, spec.semantic.ttl_seconds),
+        categories=spec.semantic.categories,
+        stale_while_revalidate_seconds=spec.stale.while_revalidate_seconds,
+        stale_if_error_seconds=spec.stale.if_error_seconds,
+        body_bytes=spec.limits.body_bytes,
+        body_idle_seconds=spec.limits.body_idle_seconds,
+    )

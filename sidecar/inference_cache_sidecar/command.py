@@ -1,0 +1,107 @@
+"""`inference-cache sidecar`: reads flags, environment and file once, and starts the application. The only reader of the environment."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from inference_cache_contract.endpoints import ADMIN_TOKEN_VARIABLE
+from inference_cache_contract.errors import SpecErrors, SpecProblem
+from inference_cache_contract.spec import Spec, show_spec
+from inference_cache_sidecar import settings as process
+from inference_cache_sidecar.flags import PROGRAM, parse_flags
+from inference_cache_sidecar.layers import Layers
+from inference_cache_sidecar.settings import PROCESS_SETTINGS, Address, ProcessSetting, Settings
+from inference_cache_sidecar.spec_file import load_spec_file
+
+T = TypeVar("T")
+_NOWHERE = Address("", 0)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after a clean end, 2 for a configuration that is refused."""
+    try:
+        layers, print_only = read_layers(argv, os.environ)
+        if print_only:
+            sys.stdout.write(config_text(layers))
+            return 0
+        settings = build_settings(layers)
+    except SpecErrors as errors:
+        sys.stderr.writelines(f"{PROGRAM}: {problem}\n" for problem in errors.problems)
+        return 2
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for warning in layers.warnings():
+        logging.getLogger(__name__).warning("%s", warning)
+    from inference_cache_sidecar import app  # noqa: PLC0415  --help and --print-config must not wait for ONNX and FAISS
+
+    app.run(settings)
+    return 0
+
+
+def read_layers(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Layers, bool]:
+    """The layers, and whether only to print them. Raises SpecErrors."""
+    flags, print_only = parse_flags(argv)
+    path = Layers(flags, environment, {}).process_value(process.SPEC_FILE)
+    return Layers(flags, environment, load_spec_file(Path(path)) if path is not None else {}), print_only
+
+
+def build_settings(layers: Layers) -> Settings:
+    """Raises SpecErrors with all that is wrong anywhere."""
+    problems: list[SpecProblem] = []
+    listen = _parsed(layers, process.LISTEN, process.parse_address, _NOWHERE, problems)
+    admin = _parsed(layers, process.ADMIN, process.parse_address, _NOWHERE, problems)
+    upstream = _parsed(layers, process.UPSTREAM, process.parse_upstream, "", problems)
+    cache_name = _parsed(layers, process.CACHE_NAME, process.parse_cache_name, "", problems)
+    log_level = _parsed(layers, process.LOG_LEVEL, process.parse_log_level, "", problems)
+    token = _token(layers.variables, problems)
+    spec = _spec(layers, problems)
+    problems.extend(_clashes(listen, admin, upstream))
+    if problems:
+        raise SpecErrors(problems)
+    return Settings(listen, upstream, admin, spec, cache_name, log_level, token)
+
+
+def _parsed(layers: Layers, setting: ProcessSetting, parse: Callable[[str], T], fallback: T, problems: list[SpecProblem]) -> T:
+    text = layers.process_value(setting)
+    try:
+        if text is None:
+            raise ValueError(f"is required (or {setting.variable})")
+        return parse(text)
+    except ValueError as error:
+        problems.append(SpecProblem(setting.flag, str(error)))
+        return fallback
+
+
+def _token(variables: Mapping[str, str], problems: list[SpecProblem]) -> str | None:
+    try:
+        return process.parse_token(variables.get(ADMIN_TOKEN_VARIABLE, ""))
+    except ValueError as error:
+        problems.append(SpecProblem(ADMIN_TOKEN_VARIABLE, str(error)))
+        return None
+
+
+def _spec(layers: Layers, problems: list[SpecProblem]) -> Spec:
+    try:
+        return layers.spec()
+    except SpecErrors as errors:
+        problems.extend(errors.problems)
+        return Spec()
+
+
+def _clashes(listen: Address, admin: Address, upstream: str) -> list[SpecProblem]:
+    """Two names of one address are not looked for: only what is plainly a slip of the pen."""
+    if listen.port and listen == admin:
+        return [SpecProblem(process.ADMIN.flag, f"{admin} is also where clients connect (--listen)")]
+    if upstream == f"http://{listen}":
+        return [SpecProblem(process.UPSTREAM.flag, f"{upstream} is the sidecar itself (--listen)")]
+    return []
+
+
+def config_text(layers: Layers) -> str:
+    """YAML that `--spec` loads again to the same spec; the process's own settings stand above it as comments."""
+    lines = [f"# {setting.flag} {layers.process_value(setting) or '(not given)'}\n" for setting in PROCESS_SETTINGS]
+    return "".join(lines) + yaml.safe_dump(show_spec(layers.spec()), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,150 @@
+"""What a flight does: look for a similar answer, else ask upstream, hand on what comes, and keep what may be kept.
+
+The pipeline starts it; `serving` turns its outcome into each reader's response.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+import aiohttp
+from multidict import CIMultiDict
+
+from inference_cache_sidecar import headers as header_rules
+from inference_cache_sidecar.access import Access
+from inference_cache_sidecar.asking import Ask
+from inference_cache_sidecar.errors import UpstreamAborted, UpstreamFault
+from inference_cache_sidecar.flights import Flight
+from inference_cache_sidecar.identity import UpstreamIdentity
+from inference_cache_sidecar.index.protocol import Vector
+from inference_cache_sidecar.keeping import Begun, Keeper, Made
+from inference_cache_sidecar.lookup import Lookup
+from inference_cache_sidecar.metrics import Metrics, Stage
+from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
+from inference_cache_sidecar.render.protocol import NotStorable, Reach, Storable
+from inference_cache_sidecar.render.sse import EventSplitter
+from inference_cache_sidecar.upstream import Upstream, chunks_of
+
+REBUILT = ("content-length", "accept-encoding", "expect")
+"""Request headers that are not upstream's business once we send the body ourselves and must read the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What of the spec a flight needs."""
+
+    serve_similar: bool
+    look_for_similar: bool
+    """False where the semantic tier is off; looking without serving is Shadow."""
+
+
+class Flying:
+    """Makes the work of flights. Holds no state of its own."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        identity: UpstreamIdentity,
+        access: Access,
+        lookup: Lookup,
+        keeper: Keeper,
+        metrics: Metrics,
+        policy: Policy,
+    ) -> None:
+        self._upstream = upstream
+        self._identity = identity
+        self._access = access
+        self._lookup = lookup
+        self._keeper = keeper
+        self._metrics = metrics
+        self.policy = policy
+
+    async def fly(self, flight: Flight, ask: Ask, refused: Miss) -> None:
+        """`refused` is what the exact tier said. Raises UpstreamAborted if upstream breaks off in its answer."""
+        begun = replace(self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
+        found = await self._similar(ask)
+        match found:
+            case Hit() if self.policy.serve_similar:
+                flight.decide(found)
+                return
+            case Hit():
+                self._metrics.shadow("hit")
+                found = Miss(found.vector)
+            case Miss():
+                pass
+            case _:
+                assert_never(found)
+        if found.refusal is None and refused.refusal is not None:
+            found = Miss(found.vector, refused.refusal, refused.similarity)
+        try:
+            await self._ask_upstream(flight, ask, found, begun)
+        except UpstreamFault as fault:
+            self._identity.doubt()
+            flight.decide(Failed(fault))
+        except UpstreamAborted:
+            self._identity.doubt()
+            raise
+
+    async def _similar(self, ask: Ask) -> Hit | Miss:
+        if not self.policy.look_for_similar or not ask.query.semantic or ask.asked.directives.no_cache:
+            return Miss()
+        if not await self._access.confirm(ask.caller.credential, ask.request.headers):
+            return Miss()
+        begun = time.monotonic()
+        found = await self._lookup.similar(ask.asked)
+        self._metrics.stage(Stage.LOOKUP, time.monotonic() - begun)
+        if isinstance(found, Miss) and found.refusal is not None:
+            self._metrics.refused(found.refusal.rule)
+        return found
+
+    async def _ask_upstream(self, flight: Flight, ask: Ask, miss: Miss, begun: Begun) -> None:
+        headers = header_rules.end_to_end(ask.request.headers, REBUILT)
+        headers["Accept-Encoding"] = "identity"
+        body = ask.renderer.upstream_body(ask.body, ask.query.rendition)
+        sent = time.monotonic()
+        async with self._upstream.send("POST", ask.path, headers, body, repeatable=True) as answer:
+            self._observe(ask, answer.status)
+            events = answer.status == 200 and answer.content_type == "text/event-stream"
+            flight.decide(Answered(answer.status, answer.reason or "", CIMultiDict(answer.headers), events, miss))
+            taken = await (self._take_events(flight, ask, answer) if events else self._take_plain(flight, ask, answer))
+        seconds = time.monotonic() - sent
+        self._metrics.stage(Stage.UPSTREAM, seconds)
+        if isinstance(taken, NotStorable):
+            self._metrics.not_stored(taken.reason)
+            return
+        vector = await self._vector(ask, taken, miss)
+        flight.entry = await self._keeper.keep(ask.asked, begun, Made(taken, answer.headers, seconds, vector))
+
+    async def _vector(self, ask: Ask, taken: Storable, miss: Miss) -> Vector | None:
+        """Given only to answers that may be found by similarity."""
+        if not ask.query.semantic or taken.reach is not Reach.ALL or not self.policy.look_for_similar:
+            return None
+        return miss.vector if miss.vector is not None else await self._lookup.vector(ask.query)
+
+    def _observe(self, ask: Ask, status: int) -> None:
+        self._access.observe(ask.caller.credential, ask.path, status)
+        if self._access.accepted(ask.caller.credential):
+            self._identity.accepted(header_rules.credential_headers(ask.request.headers))
+
+    async def _take_events(self, flight: Flight, ask: Ask, answer: aiohttp.ClientResponse) -> Storable | NotStorable:
+        splitter = EventSplitter()
+        assembler = ask.renderer.assembler()
+        async for chunk in chunks_of(answer):
+            for event in splitter.feed(chunk):
+                assembler.feed(event)
+                await flight.feed(event)
+        if splitter.remainder:
+            await flight.feed(splitter.remainder)
+            return NotStorable("unfinished")
+        return assembler.result() if flight.joinable else NotStorable("too-large")
+
+    async def _take_plain(self, flight: Flight, ask: Ask, answer: aiohttp.ClientResponse) -> Storable | NotStorable:
+        async for chunk in chunks_of(answer):
+            await flight.feed(chunk)
+        if answer.status != 200:
+            return NotStorable("status")
+        if not flight.joinable:
+            return NotStorable("too-large")
+        if answer.content_type != "application/json":
+            return NotStorable("content-type")
+        return ask.renderer.from_plain(flight.whole())

@@ -1,0 +1,15 @@
+"""Is this English? The other rules know no other language, so for the rest only equal texts match."""
+
+from collections.abc import Sequence
+
+from inference_cache_sidecar.guard.words import ENGLISH, FOREIGN
+
+
+def is_english(text: str, words: Sequence[str]) -> bool:
+    """False if most letters are not Latin, or more small words are of another language than English."""
+    if not text.isascii():
+        letters = sum(char.isalpha() for char in text)
+        if sum(char.isalpha() and ord(char) > 0x24F for char in text) * 3 > letters:
+            return False
+    foreign = sum(word in FOREIGN for word in words)
+    return foreign == 0 or sum(word in ENGLISH for word in words) >= foreign

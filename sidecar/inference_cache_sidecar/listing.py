@@ -1,0 +1,123 @@
+"""Lists (embeddings, rerank, score, classify): every item is looked up by itself, upstream is asked for the missing ones alone.
+
+Called by the pipeline for list-type endpoints before anything else is tried with them.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from inference_cache_contract.endpoints import Endpoint
+from inference_cache_contract.entry import Entry
+from inference_cache_contract.scope import digest_of
+from inference_cache_sidecar import cache_status
+from inference_cache_sidecar import headers as header_rules
+from inference_cache_sidecar.access import Access
+from inference_cache_sidecar.asking import Ask
+from inference_cache_sidecar.flying import REBUILT
+from inference_cache_sidecar.items.answers import explode, merge
+from inference_cache_sidecar.items.rows import is_listwise
+from inference_cache_sidecar.items.split import Split, split, upstream_body
+from inference_cache_sidecar.keeping import Keeper, Made
+from inference_cache_sidecar.lookup import Asked, Lookup
+from inference_cache_sidecar.outcome import Hit
+from inference_cache_sidecar.query.rules import QueryRules
+from inference_cache_sidecar.relay import relay
+from inference_cache_sidecar.render.protocol import Storable
+from inference_cache_sidecar.upstream import Upstream
+
+LISTED: Final = frozenset({Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.SCORE, Endpoint.CLASSIFY})
+MAX_ITEMS: Final = 256
+MAX_ANSWER_BYTES: Final = 2**20
+"""Taking a longer answer apart would hold up everybody else: it is passed on, not stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A list with what was found of it, by distinct item."""
+
+    split: Split
+    places: tuple[Asked, ...]
+    entries: tuple[Entry | None, ...]
+
+    @property
+    def missing(self) -> list[int]:
+        return [item for item, entry in enumerate(self.entries) if entry is None]
+
+
+class Listing:
+    def __init__(self, upstream: Upstream, access: Access, lookup: Lookup, keeper: Keeper) -> None:
+        self._upstream = upstream
+        self._access = access
+        self._lookup = lookup
+        self._keeper = keeper
+
+    async def find(self, ask: Ask, root: str, rules: QueryRules) -> Found | None:
+        """None where the list must stay whole."""
+        if ask.endpoint not in LISTED or is_listwise(ask.query.model, root):
+            return None
+        parts = split(ask.endpoint, ask.body, ask.request.headers, rules)
+        if parts is None or len(parts.queries) > MAX_ITEMS:
+            return None
+        scope = ask.asked.scope
+        places = tuple(replace(ask.asked, query=query, digest=digest_of(scope, query.canonical)) for query in parts.queries)
+        entries = [await self._entry(place) for place in places]
+        if any(entries) and not await self._access.confirm(ask.caller.credential, ask.request.headers):
+            entries = [None] * len(entries)
+        return Found(parts, places, tuple(entries))
+
+    async def _entry(self, place: Asked) -> Entry | None:
+        found = await self._lookup.exact(place)
+        return found.entry if isinstance(found, Hit) and found.remaining_seconds > 0 else None
+
+    async def answer(self, ask: Ask, found: Found) -> web.StreamResponse | None:
+        """None if the parts did not fit together: the caller asks upstream for the whole list."""
+        if not found.missing:
+            return self._merged(ask, found.split, [entry.answer for entry in found.entries if entry], cache_status.hit("exact", self._remaining(found), found.places[0].digest.hex()))
+        begun = replace(self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
+        headers = header_rules.end_to_end(ask.request.headers, REBUILT)
+        headers["Accept-Encoding"] = "identity"
+        body = upstream_body(found.split, found.missing)
+        started = time.monotonic()
+        async with self._upstream.send("POST", ask.path, headers, body, repeatable=True) as answer:
+            self._access.observe(ask.caller.credential, ask.path, answer.status)
+            length = answer.content_length
+            if answer.status != 200 or length is None or length > MAX_ANSWER_BYTES:
+                if len(found.missing) < len(found.entries):
+                    return None
+                return await relay(ask.request, answer, header_rules.end_to_end(answer.headers), cache_status.forwarded("miss"))
+            whole = await answer.read()
+        fresh = explode(found.split, found.missing, whole)
+        if fresh is None:
+            return None
+        seconds = (time.monotonic() - started) / len(fresh)
+        for item, single in zip(found.missing, fresh, strict=True):
+            taken = ask.renderer.from_plain(single)
+            if isinstance(taken, Storable):
+                await self._keeper.keep(found.places[item], begun, Made(taken, answer.headers, seconds))
+        return self._merged(ask, found.split, _together(found, fresh), _forwarded(found))
+
+    def _remaining(self, found: Found) -> float:
+        return min(self._lookup.remaining(place, entry) for place, entry in zip(found.places, found.entries, strict=True) if entry is not None)
+
+    def _merged(self, ask: Ask, parts: Split, answers: Sequence[bytes], status: str) -> web.Response | None:
+        body = merge(parts, answers, ask.renderer.new_id(ask.request.headers.get("X-Request-Id")))
+        if body is None:
+            return None
+        headers = CIMultiDict({"Content-Type": "application/json", "Cache-Control": header_rules.DOWNSTREAM_CACHE_CONTROL, "Cache-Status": status})
+        return web.Response(body=body, headers=headers)
+
+
+def _forwarded(found: Found) -> str:
+    """`partial` where some of the list came from the cache; the detail says how many of how many."""
+    kept = len(found.entries) - len(found.missing)
+    return cache_status.forwarded("partial" if kept else "miss", stored=True, detail=f"items={kept}/{len(found.entries)}")
+
+
+def _together(found: Found, fresh: Sequence[bytes]) -> list[bytes]:
+    fetched = iter(fresh)
+    return [entry.answer if entry is not None else next(fetched) for entry in found.entries]

@@ -1,0 +1,307 @@
+"""The way of every request: parse, place, look up, join or fly, serve; and pass through whatever must not be cached.
+
+`app` hands `Pipeline.handle` to the server. This is one of the three edges that catch everything: when the cache fails, the
+request goes to upstream as if there were none.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from aiohttp import web
+
+from inference_cache_contract.endpoints import PATHS, Endpoint
+from inference_cache_contract.scope import Environment, digest_of, scope_of
+from inference_cache_contract.spec import Category
+from inference_cache_sidecar import cache_control, cache_status
+from inference_cache_sidecar.access import Access, Tenancy
+from inference_cache_sidecar.adapters import ModelChanges
+from inference_cache_sidecar.asking import Ask
+from inference_cache_sidecar.errors import ClientFault, UpstreamFault, error_response
+from inference_cache_sidecar.flights import Flights, Reader, Work
+from inference_cache_sidecar.flying import Flying
+from inference_cache_sidecar.identity import UpstreamIdentity
+from inference_cache_sidecar.listing import LISTED, Listing
+from inference_cache_sidecar.lookup import Asked, Lifetimes, Lookup
+from inference_cache_sidecar.marks import Trust, marks_of
+from inference_cache_sidecar.metrics import Metrics, Result
+from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
+from inference_cache_sidecar.query.model import Bypass, BypassReason, Query
+from inference_cache_sidecar.query.parse import parse
+from inference_cache_sidecar.query.rules import QueryRules
+from inference_cache_sidecar.relay import ClientBody, pass_through
+from inference_cache_sidecar.render.protocol import Renderer
+from inference_cache_sidecar.served import Served, ServedHit
+from inference_cache_sidecar.serving import UnservedError, flight_response, hit_response, new_id
+from inference_cache_sidecar.upstream import Upstream
+from inference_cache_sidecar.websocket import pass_websocket, wants_websocket
+
+_log = logging.getLogger(__name__)
+_FAILING = frozenset({429, 500, 502, 503, 504})
+"""Answers of upstream's that a stale entry may stand in for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRules:
+    """What of the spec the pipeline itself decides by."""
+
+    bypass: bool
+    cache: str
+    query: QueryRules
+    threshold: float
+    lifetimes: Lifetimes
+    categories: tuple[Category, ...]
+    stale_while_revalidate_seconds: float
+    stale_if_error_seconds: float
+    body_bytes: int
+    body_idle_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The pipeline's collaborators, put together by `app`."""
+
+    upstream: Upstream
+    identity: UpstreamIdentity
+    tenancy: Tenancy
+    access: Access
+    trust: Trust
+    lookup: Lookup
+    flights: Flights
+    flying: Flying
+    listing: Listing
+    renderers: Mapping[Endpoint, Renderer]
+    changes: ModelChanges
+    served: Served
+    metrics: Metrics
+    clock: Callable[[], float]
+
+
+class Pipeline:
+    """One for the process; `rules` may be replaced while it runs."""
+
+    def __init__(self, parts: Parts, rules: PipelineRules) -> None:
+        self._parts = parts
+        self.rules = rules
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = ClientBody(request, self.rules.body_idle_seconds)
+        try:
+            return await self._answer(request, body)
+        except ClientFault as fault:
+            response = error_response(fault.status, str(fault))
+            response.force_close()
+            return response
+        except UpstreamFault as fault:
+            return self._fault_response(fault)
+        except Exception as error:
+            if request.writer.output_size or not body.whole:
+                raise
+            _log.exception("the cache failed (%s): passing through", type(error).__name__)
+            self._parts.metrics.failed_open()
+            return await self._pass(request, body, cache_status.forwarded("bypass", detail="error"))
+
+    async def _answer(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
+        if wants_websocket(request):
+            return await pass_websocket(request, self._parts.upstream)
+        if request.method != "POST":
+            return await self._bypass(request, body, BypassReason.METHOD)
+        endpoint = PATHS.get(request.raw_path)
+        if endpoint is None:
+            return await self._uncacheable_post(request, body)
+        if self.rules.bypass:
+            return await self._bypass(request, body, BypassReason.MODE)
+        directives = cache_control.parse(request.headers.get("Cache-Control"))
+        ask = await self._ask(request, body, endpoint, directives)
+        if isinstance(ask, BypassReason):
+            if directives.only_if_cached:
+                return self._nothing_cached()
+            return await self._bypass(request, body, ask, endpoint)
+        return await self._listed(ask, body) or await self._cached(ask, body)
+
+    async def _listed(self, ask: Ask, body: ClientBody) -> web.StreamResponse | None:
+        """None for what is no list of independent items."""
+        if ask.endpoint not in LISTED:
+            return None
+        listing = self._parts.listing
+        found = await listing.find(ask, self._parts.identity.root_of(ask.query.model), self.rules.query)
+        if found is None or (found.missing and ask.asked.directives.only_if_cached):
+            return None
+        result = Result.MISS if found.missing else Result.HIT_EXACT
+        self._parts.metrics.request(ask.endpoint, result, time.monotonic() - ask.started)
+        answered = await listing.answer(ask, found)
+        return answered or await self._pass(ask.request, body, cache_status.forwarded("miss", detail="not-divisible"))
+
+    async def _ask(
+        self, request: web.BaseRequest, body: ClientBody, endpoint: Endpoint, directives: cache_control.Directives
+    ) -> Ask | BypassReason:
+        started = time.monotonic()
+        if directives.no_store:
+            return BypassReason.REQUEST_DIRECTIVE
+        if not await body.read(self.rules.body_bytes):
+            return BypassReason.BODY_TOO_LARGE
+        if not self._parts.identity.confirmed:
+            return BypassReason.UPSTREAM_UNCONFIRMED
+        query = parse(endpoint, body.head, request.headers, self.rules.query)
+        if isinstance(query, Bypass):
+            return query.reason
+        return self._placed(request, body.head, query, directives, started)
+
+    def _placed(self, request: web.BaseRequest, body: bytes, query: Query, directives: cache_control.Directives, started: float) -> Ask:
+        parts = self._parts
+        caller = parts.tenancy.caller(request.headers)
+        environment = Environment(self.rules.cache, parts.identity.revision, caller.tenant, parts.identity.root_of(query.model))
+        scope = scope_of(environment, query.endpoint.value, query.determinants)
+        marks = marks_of(request.headers, parts.trust.trusts(request.remote), self.rules.categories)
+        threshold, lifetimes = self._category_rules(marks.category)
+        return Ask(
+            request=request,
+            body=body,
+            endpoint=query.endpoint,
+            query=query,
+            asked=Asked(query, scope, digest_of(scope, query.canonical), directives, threshold, lifetimes),
+            caller=caller,
+            marks=marks,
+            renderer=parts.renderers[query.endpoint],
+            doubts=parts.identity.doubts,
+            started=started,
+        )
+
+    def _category_rules(self, category: Category | None) -> tuple[float, Lifetimes]:
+        rules = self.rules
+        if category is None:
+            return rules.threshold, rules.lifetimes
+        threshold = rules.threshold if category.threshold is None else category.threshold
+        ttl = category.ttl_seconds
+        return threshold, rules.lifetimes if ttl is None else Lifetimes(ttl, ttl)
+
+    async def _cached(self, ask: Ask, body: ClientBody) -> web.StreamResponse:
+        found = await self._parts.lookup.exact(ask.asked)
+        stale: Hit | None = None
+        if isinstance(found, Hit):
+            if not await self._may_hit(ask):
+                found = Miss()
+            elif found.remaining_seconds > 0:
+                return self._serve(ask, found)
+            elif -found.remaining_seconds <= self.rules.stale_while_revalidate_seconds:
+                self._refresh(ask)
+                return self._serve(ask, found, stale="stale-while-revalidate")
+            elif -found.remaining_seconds <= self.rules.stale_if_error_seconds:
+                stale = found
+        if ask.asked.directives.only_if_cached:
+            return await self._only_if_cached(ask)
+        return await self._fly(ask, body, found if isinstance(found, Miss) else Miss(), stale)
+
+    async def _may_hit(self, ask: Ask) -> bool:
+        access, credential = self._parts.access, ask.caller.credential
+        return access.accepted(credential) or await access.confirm(credential, ask.request.headers)
+
+    async def _only_if_cached(self, ask: Ask) -> web.StreamResponse:
+        if self._parts.flying.policy.serve_similar and await self._may_hit(ask):
+            found = await self._parts.lookup.similar(ask.asked)
+            if isinstance(found, Hit):
+                return self._serve(ask, found)
+        return self._nothing_cached()
+
+    async def _fly(self, ask: Ask, body: ClientBody, refused: Miss, stale: Hit | None) -> web.StreamResponse:
+        flights = self._parts.flights
+        reader, leader = await self._join(ask), False
+        if reader is None:
+            flight = flights.start(ask.asked.digest, ask.query, self._work(ask, refused), shared=not ask.asked.directives.no_cache)
+            reader, leader = flights.join(flight), True
+        try:
+            return await self._land(ask, reader, leader, stale)
+        except UnservedError:
+            return await self._pass(ask.request, body, cache_status.forwarded("miss", detail="not-shared"))
+        finally:
+            flights.leave(reader)
+
+    def _work(self, ask: Ask, refused: Miss) -> Work:
+        return lambda flight: self._parts.flying.fly(flight, ask, refused)
+
+    async def _join(self, ask: Ask) -> Reader | None:
+        """A place in an equal flight, if there is one and this caller may share it."""
+        if ask.asked.directives.no_cache:
+            return None
+        flight = self._parts.flights.running(ask.asked.digest)
+        if flight is None or self._parts.lookup.differing(ask.query.prompt, flight.query.prompt) is not None:
+            return None
+        reader = self._parts.flights.join(flight)
+        if await self._may_hit(ask):
+            return reader
+        self._parts.flights.leave(reader)
+        return None
+
+    async def _land(self, ask: Ask, reader: Reader, leader: bool, stale: Hit | None) -> web.StreamResponse:
+        outcome = await reader.flight.decided()
+        match outcome:
+            case Hit():
+                return self._serve(ask, outcome)
+            case Failed(fault):
+                if stale is not None:
+                    return self._serve(ask, stale, stale="stale-if-error")
+                raise fault
+            case Answered(status=status):
+                if stale is not None and status in _FAILING:
+                    return self._serve(ask, stale, stale="stale-if-error")
+                if not leader and status in (401, 403):
+                    raise UnservedError("the leader's credential was refused")
+                self._parts.metrics.request(ask.endpoint, Result.MISS if leader else Result.COALESCED, time.monotonic() - ask.started)
+                return await flight_response(ask, reader, outcome, leader=leader)
+            case _:
+                assert_never(outcome)
+
+    def _refresh(self, ask: Ask) -> None:
+        """Fetch a fresh answer with nobody waiting; once, however many ask."""
+        if self._parts.flights.running(ask.asked.digest) is None:
+            self._parts.flights.start(ask.asked.digest, ask.query, self._work(ask, Miss()))
+
+    def _serve(self, ask: Ask, hit: Hit, *, stale: str | None = None) -> web.Response:
+        answer_id = new_id(ask) if hit.entry.answer_id else ""
+        response = hit_response(ask, hit, hit.entry.age(self._parts.clock()), answer_id, stale=stale)
+        metrics = self._parts.metrics
+        result = Result.HIT_STALE if stale else Result.HIT_EXACT if hit.kind == "exact" else Result.HIT_SEMANTIC
+        metrics.request(ask.endpoint, result, time.monotonic() - ask.started)
+        metrics.saved(hit.entry.prompt_tokens, hit.entry.completion_tokens, hit.entry.upstream_seconds)
+        if hit.kind == "semantic":
+            self._parts.served.add(answer_id, ServedHit(ask.asked.digest, hit.entry.digest))
+        return response
+
+    async def _uncacheable_post(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
+        changes = self._parts.changes
+        if not changes.concern(request.path):
+            return await self._bypass(request, body, BypassReason.PATH)
+        await body.read(self.rules.body_bytes)
+        try:
+            return await self._bypass(request, body, BypassReason.PATH)
+        finally:
+            changes.happened(request.path, body.head)
+
+    async def _bypass(
+        self, request: web.BaseRequest, body: ClientBody, reason: BypassReason, endpoint: Endpoint | None = None
+    ) -> web.StreamResponse:
+        self._parts.metrics.bypass(endpoint, reason)
+        forward = "method" if reason is BypassReason.METHOD else "bypass"
+        return await self._pass(request, body, cache_status.forwarded(forward, detail=reason.value))
+
+    async def _pass(self, request: web.BaseRequest, body: ClientBody, status: str) -> web.StreamResponse:
+        try:
+            return await pass_through(request, body, self._parts.upstream, status)
+        except UpstreamFault:
+            self._parts.identity.doubt()
+            raise
+
+    @staticmethod
+    def _nothing_cached() -> web.Response:
+        response = error_response(504, "nothing cached answers this request, and it asked for nothing else (only-if-cached)")
+        response.headers["Cache-Status"] = f"{cache_status.NAME}; detail=only-if-cached"
+        return response
+
+    @staticmethod
+    def _fault_response(fault: UpstreamFault) -> web.Response:
+        response = error_response(fault.status, str(fault))
+        response.headers["Cache-Status"] = cache_status.forwarded("miss", status=fault.status)
+        return response
+

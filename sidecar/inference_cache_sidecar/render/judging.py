@@ -1,0 +1,86 @@
+"""What a complete answer of chat or completions must look like to be kept; plain bodies and assembled streams alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from inference_cache_sidecar.render.policy import ENDINGS, AnswerPolicy, Ending
+from inference_cache_sidecar.render.protocol import NotStorable, Storable
+
+Judge = Callable[[dict[str, Any], bytes, AnswerPolicy], Storable | NotStorable]
+"""Answer as parsed, the same as bytes."""
+
+
+def taken_in(body: bytes, policy: AnswerPolicy, judge: Judge) -> Storable | NotStorable:
+    """Judge a plain 200 body; what is stored is `body` itself."""
+    if len(body) > policy.max_answer_bytes:
+        return NotStorable("too-large")
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return NotStorable("not-json")
+    if not isinstance(answer, dict):
+        return NotStorable("shape")
+    if is_error(answer):
+        return NotStorable("error")
+    return judge(answer, body, policy)
+
+
+def is_error(parsed: dict[str, Any]) -> bool:
+    return parsed.get("error") is not None or parsed.get("object") == "error" or parsed.get("type") == "error"
+
+
+def judge_chat(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> Storable | NotStorable:
+    return _judge_choices(answer, body, policy, lambda choice: isinstance(choice.get("message"), dict))
+
+
+def judge_completion(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> Storable | NotStorable:
+    return _judge_choices(answer, body, policy, lambda choice: isinstance(choice.get("text"), str))
+
+
+def _judge_choices(
+    answer: dict[str, Any], body: bytes, policy: AnswerPolicy, has_content: Callable[[dict[str, Any]], bool]
+) -> Storable | NotStorable:
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return NotStorable("no-choices")
+    endings = []
+    for choice in choices:
+        if not isinstance(choice, dict) or not has_content(choice):
+            return NotStorable("shape")
+        ending = ending_of(choice.get("finish_reason"))
+        if ending is None:
+            return NotStorable("finish-reason")
+        endings.append(ending)
+        if choice.get("message", choice).get("tool_calls"):
+            endings.append(Ending.TOOL_CALLS)
+    return storable(answer, body, policy, endings)
+
+
+def ending_of(word: Any) -> Ending | None:
+    return ENDINGS.get(word) if isinstance(word, str) else None
+
+
+def storable(answer: dict[str, Any], body: bytes, policy: AnswerPolicy, endings: list[Ending]) -> Storable | NotStorable:
+    if len(body) > policy.max_answer_bytes:
+        return NotStorable("too-large")
+    reach = policy.reach(endings)
+    if isinstance(reach, NotStorable):
+        return reach
+    answer_id = answer.get("id")
+    return Storable(
+        answer=body,
+        answer_id=answer_id if isinstance(answer_id, str) else "",
+        prompt_tokens=tokens(answer, "prompt_tokens"),
+        completion_tokens=tokens(answer, "completion_tokens"),
+        reach=reach,
+    )
+
+
+def tokens(answer: dict[str, Any], *names: str) -> int:
+    """Sum of these counts of the answer's usage; what is missing counts 0."""
+    usage = answer.get("usage")
+    if not isinstance(usage, dict):
+        return 0
+    return sum(count for name in names if type(count := usage.get(name)) is int)

@@ -1,0 +1,33 @@
+"""Which semantic hits went out lately, by the id in the answer, so that feedback can name one.
+
+The pipeline adds, the admin port's feedback looks up. Holds digests only, no text.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+REMEMBERED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ServedHit:
+    asked: bytes
+    """Digest of the question."""
+    stored: bytes
+    """Digest of the entry that answered it."""
+
+
+class Served:
+    """The latest `REMEMBERED` semantic hits."""
+
+    def __init__(self) -> None:
+        self._hits: OrderedDict[str, ServedHit] = OrderedDict()
+
+    def add(self, answer_id: str, hit: ServedHit) -> None:
+        self._hits[answer_id] = hit
+        if len(self._hits) > REMEMBERED:
+            self._hits.popitem(last=False)
+
+    def find(self, answer_id: str) -> ServedHit | None:
+        return self._hits.get(answer_id)

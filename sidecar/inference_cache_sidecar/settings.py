@@ -1,0 +1,112 @@
+"""What a sidecar process is started with. `command` makes it, `app.run` takes it apart; nothing below reads the environment."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from inference_cache_contract.endpoints import ADMIN_PORT, ADMIN_TOKEN_VARIABLE, SERVING_PORT
+from inference_cache_contract.errors import shown
+from inference_cache_contract.spec import Spec
+from inference_cache_contract.spec_table import variable_of
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_ADDRESS: Final = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:\[\]/@]+)):(?P<port>[0-9]{1,5})")
+_TOKEN: Final = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    listen: Address
+    upstream: str
+    """Scheme, host and port, without a path."""
+    admin: Address
+    spec: Spec
+    cache_name: str
+    log_level: str
+    admin_token: str | None = field(default=None, repr=False)
+    """None: the admin port answers reads only."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSetting:
+    """A setting of the process, not of the resource."""
+
+    flag: str
+    metavar: str
+    default: str | None
+    help: str
+
+    @property
+    def variable(self) -> str:
+        return variable_of(self.flag)
+
+
+LISTEN: Final = ProcessSetting("--listen", "HOST:PORT", f"127.0.0.1:{SERVING_PORT}", "where clients connect")
+UPSTREAM: Final = ProcessSetting("--upstream", "URL", None, "the model server, e.g. http://127.0.0.1:18000; required")
+ADMIN: Final = ProcessSetting(
+    "--admin",
+    "HOST:PORT",
+    f"127.0.0.1:{ADMIN_PORT}",
+    f"health, metrics, status and the admin API; its writes need the bearer token in {ADMIN_TOKEN_VARIABLE}, and are off without one",
+)
+SPEC_FILE: Final = ProcessSetting("--spec", "FILE", None, "YAML file with the resource's spec (or the whole resource)")
+CACHE_NAME: Final = ProcessSetting("--cache-name", "NAME", "inference-cache", "namespace/name of the resource; part of every entry's scope")
+LOG_LEVEL: Final = ProcessSetting("--log-level", "LEVEL", "info", "debug, info, warning or error")
+PROCESS_SETTINGS: Final = (LISTEN, UPSTREAM, ADMIN, SPEC_FILE, CACHE_NAME, LOG_LEVEL)
+
+
+def parse_address(text: str) -> Address:
+    """Raises ValueError."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(f"{shown(text)} is not HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000")
+    return Address(match["six"] or match["host"], int(match["port"]))
+
+
+def parse_upstream(text: str) -> str:
+    """Scheme, host and port. Raises ValueError; a path is refused, since a request's own path is passed on as it came."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or not _port_is_valid(text):
+        raise ValueError(f"{shown(text)} is not a URL such as http://127.0.0.1:18000")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{shown(text)} must end after the port: every request's own path is passed on")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _port_is_valid(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def parse_cache_name(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{shown(text)} has characters that cannot be printed")
+    return text
+
+
+def parse_log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError(f"{shown(text)} is not one of {', '.join(LOG_LEVELS)}")
+    return text.lower()
+
+
+def parse_token(text: str) -> str | None:
+    """Raises ValueError for a token that no Authorization header could carry; the message never quotes it."""
+    token = text.strip()
+    if token and not _TOKEN.fullmatch(token):
+        raise ValueError("must be printable ASCII without blanks")
+    return token or None

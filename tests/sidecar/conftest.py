@@ -1,0 +1,111 @@
+"""A whole sidecar in this process, in front of the stand-in, on free ports."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from multidict import CIMultiDictProxy
+
+from inference_cache_contract.spec import parse_spec
+from inference_cache_sidecar.app import Running, running
+from inference_cache_sidecar.settings import Address, Settings
+
+CHAT = "/v1/chat/completions"
+ADMIN_TOKEN = "sidecar-test-token"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+    headers: CIMultiDictProxy[str]
+
+    @property
+    def cache_status(self) -> str:
+        return self.headers.get("Cache-Status", "")
+
+    @property
+    def kind(self) -> str:
+        """exact or semantic for a hit, else the reason it was forwarded for."""
+        hit = re.search(r'hit; .*detail="(\w+)', self.cache_status)
+        forwarded = re.search(r"fwd=([\w-]+)", self.cache_status)
+        return hit.group(1) if hit else forwarded.group(1) if forwarded else self.cache_status
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.json()["choices"][0]["message"]["content"]
+
+
+@dataclass
+class Client:
+    """Talks to one sidecar; every answer is read whole."""
+
+    session: aiohttp.ClientSession
+    url: str
+    admin_url: str
+    running: Running
+
+    async def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> Answer:
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        async with self.session.post(self.url + path, data=data, headers=sent) as response:
+            return Answer(response.status, await response.read(), response.headers)
+
+    async def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        async with self.session.get(self.url + path, headers=headers) as response:
+            return Answer(response.status, await response.read(), response.headers)
+
+    async def chat(self, prompt: str, headers: dict[str, str] | None = None, **fields: object) -> Answer:
+        return await self.post(CHAT, {"model": "tiny", "messages": [{"role": "user", "content": prompt}], **fields}, headers)
+
+    async def administer(self, path: str, body: object) -> Answer:
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        async with self.session.post(self.admin_url + path, json=body, headers=headers) as response:
+            return Answer(response.status, await response.read(), response.headers)
+
+    async def metrics(self) -> dict[str, float]:
+        async with self.session.get(self.admin_url + "/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+
+@pytest.fixture
+async def start_sidecar(standin_url: str) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
+    """`await start_sidecar(spec, upstream=…)`: a sidecar that is ready, closed with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(spec: dict[str, Any] | None = None, upstream: str = standin_url, *, ready: bool = True) -> Client:
+            free = Address("127.0.0.1", 0)
+            settings = Settings(free, upstream, free, parse_spec(spec or {}), "test", "info", ADMIN_TOKEN)
+            sidecar = await stack.enter_async_context(running(settings))
+            session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
+            client = Client(session, f"http://{sidecar.listen}", f"http://{sidecar.admin}", sidecar)
+            if ready:
+                await until_ready(client)
+            return client
+
+        yield start
+
+
+async def until_ready(client: Client) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            async with client.session.get(client.admin_url + "/readyz") as response:
+                if response.status == 200:
+                    return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def sidecar(start_sidecar: Callable[..., Awaitable[Client]]) -> Client:
+    """With the defaults."""
+    return await start_sidecar()

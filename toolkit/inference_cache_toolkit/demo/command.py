@@ -1,0 +1,45 @@
+"""`inference-cache demo`: reads the command line, runs the demo, ends cleanly. Called by the console script."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+import aiohttp
+
+from inference_cache_contract.endpoints import ADMIN_PORT, SERVING_PORT
+from inference_cache_toolkit.demo.asking import AnswerError
+from inference_cache_toolkit.demo.conductor import Plan, run, settled
+from inference_cache_toolkit.processes import StartError
+
+STANDIN_PORT = 18000
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="inference-cache demo", description="Ask a few questions through the cache and show where answers come from."
+    )
+    made.add_argument("--upstream", metavar="URL", help="a server with OpenAI's API, e.g. vLLM; default: a stand-in is started")
+    made.add_argument("--once", action="store_true", help="end after the questions")
+    made.add_argument("--port", type=int, default=SERVING_PORT, help="of the sidecar; default: %(default)s")
+    made.add_argument("--admin-port", type=int, default=ADMIN_PORT, help="default: %(default)s")
+    made.add_argument("--standin-port", type=int, default=STANDIN_PORT, help="default: %(default)s")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; the exit status."""
+    asked = parser().parse_args(arguments)
+    upstream = asked.upstream.rstrip("/").removesuffix("/v1") if asked.upstream else None
+    plan = settled(Plan(asked.port, asked.standin_port, asked.admin_port, upstream, asked.once))
+    # A supervisor's SIGTERM is to end the children as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        asyncio.run(run(plan))
+    except KeyboardInterrupt:
+        return 0
+    except (StartError, AnswerError, aiohttp.ClientError) as error:
+        print(f"inference-cache demo: {error}", file=sys.stderr)
+        return 1
+    return 0

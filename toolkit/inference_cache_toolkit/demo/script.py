@@ -1,0 +1,52 @@
+"""What the demo asks, and the answers its stand-in gives. `conductor` asks it in this order."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One question, perhaps by several callers at once."""
+
+    title: str
+    question: str
+    earlier: tuple[tuple[str, str], ...] = ()
+    """Turns before the question: role and text."""
+    stream: bool = False
+    callers: int = 1
+
+    def body(self, model: str) -> dict[str, Any]:
+        turns = [{"role": role, "content": text} for role, text in (*self.earlier, ("user", self.question))]
+        return {"model": model, "messages": turns, "max_tokens": 60, **({"stream": True} if self.stream else {})}
+
+
+_ABOUT_PREMIUM: Final = (("user", "Tell me about the premium plan."), ("assistant", "It has 2 TB of storage and phone support."))
+_ABOUT_BASIC: Final = (("user", "Tell me about the basic plan."), ("assistant", "It has 10 GB of storage."))
+
+STEPS: Final = (
+    Step("a new question", "How do I reset my password?"),
+    Step("the same again", "How do I reset my password?"),
+    Step("written otherwise", "  how do I reset my  password "),
+    Step("in other words", "How can I reset my password?"),
+    Step("the same, streamed", "How do I reset my password?", stream=True),
+    Step("a new question, streamed", "Does the warranty cover water damage?", stream=True),
+    Step("in other words", "Is water damage covered by the warranty?"),
+    Step("its opposite", "Does the warranty not cover water damage?"),
+    Step("a new question", "What do I pay to convert 10 USD to EUR?"),
+    Step("another number", "What do I pay to convert 50 USD to EUR?"),
+    Step("the other direction", "What do I pay to convert 10 EUR to USD?"),
+    Step("in a conversation", "What does it cost per month?", earlier=_ABOUT_PREMIUM),
+    Step("rephrased in the same", "How much does it cost per month?", earlier=_ABOUT_PREMIUM),
+    Step("the same in another", "What does it cost per month?", earlier=_ABOUT_BASIC),
+    Step("five callers at once", "Where can I download my invoices?", callers=5),
+)
+
+ANSWERS: Final = {
+    "How do I reset my password?": "Open Settings, choose Security, then Reset password; a link valid for 30 minutes is sent to your address.",
+    "Does the warranty cover water damage?": "Yes, for the first two years, if the device was used within its rating; send it in with the receipt.",
+    "Does the warranty not cover water damage?": "It does cover it for the first two years, within the rating of the device.",
+    "What do I pay to convert 10 USD to EUR?": "Converting 10 USD costs 0.10 USD at today's rate, taken from the amount you send.",
+    "What do I pay to convert 50 USD to EUR?": "Converting 50 USD costs 0.50 USD at today's rate, taken from the amount you send.",
+    "What do I pay to convert 10 EUR to USD?": "Converting 10 EUR costs 0.15 EUR at today's rate, taken from the amount you send.",
+    "Where can I download my invoices?": "All invoices are listed under Account, Billing; each has a button that downloads it as PDF.",
+}
