@@ -24,7 +24,10 @@ def _as_it_is(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """`parse` raises ValueError (or SpecErrors with paths below the field); `parse(show(value)) == value`, if it shows at all (not None)."""
+    """`parse` raises ValueError, or SpecErrors with paths below the field.
+
+    `parse(show(value)) == value`, unless `show` gives None: such a value is left out of a file.
+    """
 
     name: str
     """The type, as help and documentation call it; they explain duration and bytes once."""

@@ -51,8 +51,8 @@ def pack(entry: Entry) -> bytes:
         raise WireError("digest and scope are 32 bytes each")
     if not _plausible(entry.created, entry.ttl_seconds, entry.upstream_seconds):
         raise WireError("created, ttl_seconds and upstream_seconds must be numbers, created finite")
-    headers = b"".join(_framed(name) + _framed(value) for name, value in entry.headers)
-    stamps = b"".join(_framed(name) + _signed(value) for name, value in entry.stamps)
+    headers = _packed_headers(entry.headers)
+    stamps = _packed_stamps(entry.stamps)
     answer_id = entry.answer_id.encode("utf-8", "surrogatepass")
     prompt = entry.prompt.encode("utf-8", "surrogatepass")
     try:
@@ -135,8 +135,18 @@ def _signed(value: int) -> bytes:
         raise WireError("an epoch's value does not fit 64 bits") from error
 
 
-# Nearly all entries carry the same headers and stamps: decoding them once makes a hit cheaper, and all entries in use
-# then share one tuple. Blocks that do not decode raise and are not kept.
+# Nearly all entries carry the same headers and stamps: doing each of them once makes storing and hitting cheaper, and
+# all entries in use then share one tuple. What does not fit or decode raises and is not kept.
+@lru_cache(maxsize=1024)
+def _packed_headers(headers: tuple[tuple[str, str], ...]) -> bytes:
+    return b"".join(_framed(name) + _framed(value) for name, value in headers)
+
+
+@lru_cache(maxsize=1024)
+def _packed_stamps(stamps: tuple[Stamp, ...]) -> bytes:
+    return b"".join(_framed(name) + _signed(value) for name, value in stamps)
+
+
 @lru_cache(maxsize=1024)
 def _headers(block: bytes) -> tuple[tuple[str, str], ...]:
     headers = []

@@ -60,7 +60,10 @@ class Administration:
         return reasons
 
     async def flush(self, request: FlushRequest) -> FlushResult:
-        return await self._flusher.flush(request)
+        result = await self._flusher.flush(request)
+        if not request.dry_run:
+            self._parts.metrics.flushed(request.target)
+        return result
 
     async def feedback(self, request: FeedbackRequest) -> FeedbackResult | None:
         """A wrong answer's entry goes, and its pair of question and entry is never served again."""
@@ -68,6 +71,7 @@ class Administration:
         key = request.key if hit is None else hit.stored
         if key is None:
             return None
+        self._parts.metrics.feedback(request.verdict)
         if request.verdict is Verdict.RIGHT:
             return FeedbackResult(evicted=False)
         if hit is not None:

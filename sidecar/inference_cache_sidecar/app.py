@@ -42,6 +42,7 @@ from inference_cache_sidecar.lookup import Lifetimes, Lookup
 from inference_cache_sidecar.marks import Trust
 from inference_cache_sidecar.metrics import Metrics, Stage
 from inference_cache_sidecar.pipeline import Parts, Pipeline, PipelineRules
+from inference_cache_sidecar.placing import Placer
 from inference_cache_sidecar.query.rules import QueryRules
 from inference_cache_sidecar.render.policy import AnswerPolicy
 from inference_cache_sidecar.render.renderers import renderer_for
@@ -119,7 +120,9 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         parts = Parts(
             upstream=upstream,
             identity=identity,
-            tenancy=Tenancy(spec.tenancy.source, secrets.token_bytes(32), spec.tenancy.claim),
+            placer=Placer(
+                settings.cache_name, identity, Tenancy(spec.tenancy.source, secrets.token_bytes(32), spec.tenancy.claim), _query_rules(spec)
+            ),
             access=access,
             trust=Trust(spec.trusted_headers.sources),
             lookup=lookup,
@@ -132,7 +135,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             metrics=metrics,
             clock=time.time,
         )
-        listen = await _listening(stack, settings, Pipeline(parts, _pipeline_rules(settings)))
+        listen = await _listening(stack, settings, Pipeline(parts, _pipeline_rules(spec)))
         administration = Administration(settings, parts, store, epochs, embedder, Flusher(epochs, store))
         admin = await _administered(stack, settings, administration)
         yield Running(listen, admin, parts, embedder)
@@ -184,7 +187,7 @@ def _stale_seconds(spec: Spec) -> float:
 
 
 def _store(spec: Spec, epochs: MemoryEpochs, index: ScopedIndex) -> MemoryStore:
-    return MemoryStore(spec.store.memory.max_bytes, epochs, index, clock=time.time, max_stale_seconds=_stale_seconds(spec))
+    return MemoryStore(spec.store.memory.max_bytes, epochs, index, clock=time.time, longest_stale_seconds=_stale_seconds(spec))
 
 
 def _policy(spec: Spec) -> Policy:
@@ -196,12 +199,13 @@ def _answers(spec: Spec) -> AnswerPolicy:
     return AnswerPolicy(answers.length, answers.tool_calls, answers.content_filter, spec.limits.answer_bytes)
 
 
-def _pipeline_rules(settings: Settings) -> PipelineRules:
-    spec = settings.spec
+def _query_rules(spec: Spec) -> QueryRules:
+    return QueryRules(spec.sampling.cache, spec.exact.normalize, frozenset(spec.semantic.endpoints))
+
+
+def _pipeline_rules(spec: Spec) -> PipelineRules:
     return PipelineRules(
         bypass=spec.mode == "Bypass",
-        cache=settings.cache_name,
-        query=QueryRules(spec.sampling.cache, spec.exact.normalize, frozenset(spec.semantic.endpoints)),
         threshold=spec.semantic.threshold,
         lifetimes=Lifetimes(spec.exact.ttl_seconds, spec.semantic.ttl_seconds),
         categories=spec.semantic.categories,

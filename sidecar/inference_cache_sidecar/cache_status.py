@@ -14,7 +14,13 @@ def hit(kind: str, ttl_seconds: float, key: str, similarity: float | None = None
 
 
 def forwarded(
-    reason: str, *, status: int | None = None, stored: bool = False, collapsed: bool = False, key: str | None = None, detail: str | None = None
+    reason: str,
+    *,
+    status: int | None = None,
+    stored: bool = False,
+    collapsed: bool = False,
+    key: str | None = None,
+    detail: str | None = None,
 ) -> str:
     """`reason` is a forward reason of RFC 9211: bypass, method, miss, request, stale, partial."""
     parts = [NAME, f"fwd={reason}"]

@@ -34,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.writelines(f"{PROGRAM}: {problem}\n" for problem in errors.problems)
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # FAISS tells at INFO which processor builds it does not have.
+    logging.getLogger("faiss").setLevel(logging.WARNING)
     for warning in layers.warnings():
         logging.getLogger(__name__).warning("%s", warning)
     from inference_cache_sidecar import app  # noqa: PLC0415  --help and --print-config must not wait for ONNX and FAISS

@@ -1,5 +1,8 @@
 """All errors of the sidecar, by who is to blame, and their form on the wire (OpenAI's)."""
 
+import traceback
+from pathlib import Path
+
 import orjson
 from aiohttp import web
 
@@ -26,6 +29,13 @@ class UpstreamFault(SidecarError):
 
 class UpstreamAborted(SidecarError):
     """The model server broke off in the middle of its answer: the client's connection is broken off as well."""
+
+
+def whereabouts(error: BaseException) -> str:
+    """Type and place of an unexpected error; never its message, which may quote a prompt or an answer."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place
 
 
 _TYPES = {400: "invalid_request_error", 408: "timeout_error", 413: "invalid_request_error", 431: "invalid_request_error"}

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from inference_cache_contract.entry import Entry
-from inference_cache_sidecar.errors import SidecarError
+from inference_cache_sidecar.errors import SidecarError, whereabouts
 from inference_cache_sidecar.outcome import Outcome
 from inference_cache_sidecar.query.model import Query
 
@@ -200,7 +200,7 @@ class Flights:
         if task.cancelled():
             flight.end(SidecarError("the call was given up"))
         elif (failure := task.exception()) is not None:
-            _log.error("a flight failed: %s", type(failure).__name__, exc_info=failure)
+            _log.error("a flight failed: %s", whereabouts(failure))
             flight.end(SidecarError("the call failed inside the cache"))
 
     def _withdraw(self, flight: Flight) -> None:

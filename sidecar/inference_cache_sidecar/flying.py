@@ -3,17 +3,20 @@
 The pipeline starts it; `serving` turns its outcome into each reader's response.
 """
 
+import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import aiohttp
 from multidict import CIMultiDict
 
+from inference_cache_contract.entry import Entry
 from inference_cache_sidecar import headers as header_rules
 from inference_cache_sidecar.access import Access
 from inference_cache_sidecar.asking import Ask
-from inference_cache_sidecar.errors import UpstreamAborted, UpstreamFault
+from inference_cache_sidecar.errors import UpstreamAborted, UpstreamFault, whereabouts
 from inference_cache_sidecar.flights import Flight
 from inference_cache_sidecar.identity import UpstreamIdentity
 from inference_cache_sidecar.index.protocol import Vector
@@ -24,6 +27,9 @@ from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
 from inference_cache_sidecar.render.protocol import NotStorable, Reach, Storable
 from inference_cache_sidecar.render.sse import EventSplitter
 from inference_cache_sidecar.upstream import Upstream, chunks_of
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 REBUILT = ("content-length", "accept-encoding", "expect")
 """Request headers that are not upstream's business once we send the body ourselves and must read the answer."""
@@ -62,7 +68,7 @@ class Flying:
     async def fly(self, flight: Flight, ask: Ask, refused: Miss) -> None:
         """`refused` is what the exact tier said. Raises UpstreamAborted if upstream breaks off in its answer."""
         begun = replace(self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
-        found = await self._similar(ask)
+        found = await self._or_without(self._similar(ask), Miss())
         match found:
             case Hit() if self.policy.serve_similar:
                 flight.decide(found)
@@ -112,8 +118,22 @@ class Flying:
         if isinstance(taken, NotStorable):
             self._metrics.not_stored(taken.reason)
             return
+        flight.entry = await self._or_without(self._keep(ask, taken, answer, miss, begun, seconds), None)
+
+    async def _keep(
+        self, ask: Ask, taken: Storable, answer: aiohttp.ClientResponse, miss: Miss, begun: Begun, seconds: float
+    ) -> Entry | None:
         vector = await self._vector(ask, taken, miss)
-        flight.entry = await self._keeper.keep(ask.asked, begun, Made(taken, answer.headers, seconds, vector))
+        return await self._keeper.keep(ask.asked, begun, Made(taken, answer.headers, seconds, vector))
+
+    async def _or_without(self, step: Coroutine[None, None, T], otherwise: T) -> T:
+        """An edge: a step of the cache's own that fails costs the cache, never the answer."""
+        try:
+            return await step
+        except Exception as error:
+            _log.error("the cache failed (%s): going on without", whereabouts(error))
+            self._metrics.failed_open()
+            return otherwise
 
     async def _vector(self, ask: Ask, taken: Storable, miss: Miss) -> Vector | None:
         """Given only to answers that may be found by similarity."""

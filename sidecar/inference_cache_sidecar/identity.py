@@ -163,11 +163,11 @@ class UpstreamIdentity:
         cards = parse_cards(await self._ask_models())
         identity = fingerprint(version, cards)
         changed = identity != self._fingerprint
+        if raise_doubt and cards != self._cards:
+            self.doubts += 1
         self._cards, self._fingerprint = cards, identity
         self.revision = hashlib.sha256(len(self._version).to_bytes(8, "big") + self._version.encode() + identity).digest()
         if changed:
-            if raise_doubt:
-                self.doubts += 1
             _log.info("upstream is %s, revision %s", ", ".join(name for name, _ in cards.base) or "nameless", self.revision.hex()[:12])
 
     async def _ask_start_time(self) -> bytes | None:

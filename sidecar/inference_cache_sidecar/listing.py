@@ -77,7 +77,12 @@ class Listing:
     async def answer(self, ask: Ask, found: Found) -> web.StreamResponse | None:
         """None if the parts did not fit together: the caller asks upstream for the whole list."""
         if not found.missing:
-            return self._merged(ask, found.split, [entry.answer for entry in found.entries if entry], cache_status.hit("exact", self._remaining(found), found.places[0].digest.hex()))
+            return self._merged(
+                ask,
+                found.split,
+                [entry.answer for entry in found.entries if entry],
+                cache_status.hit("exact", self._remaining(found), found.places[0].digest.hex()),
+            )
         begun = replace(self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
         headers = header_rules.end_to_end(ask.request.headers, REBUILT)
         headers["Accept-Encoding"] = "identity"
@@ -102,13 +107,17 @@ class Listing:
         return self._merged(ask, found.split, _together(found, fresh), _forwarded(found))
 
     def _remaining(self, found: Found) -> float:
-        return min(self._lookup.remaining(place, entry) for place, entry in zip(found.places, found.entries, strict=True) if entry is not None)
+        return min(
+            self._lookup.remaining(place, entry) for place, entry in zip(found.places, found.entries, strict=True) if entry is not None
+        )
 
     def _merged(self, ask: Ask, parts: Split, answers: Sequence[bytes], status: str) -> web.Response | None:
         body = merge(parts, answers, ask.renderer.new_id(ask.request.headers.get("X-Request-Id")))
         if body is None:
             return None
-        headers = CIMultiDict({"Content-Type": "application/json", "Cache-Control": header_rules.DOWNSTREAM_CACHE_CONTROL, "Cache-Status": status})
+        headers = CIMultiDict(
+            {"Content-Type": "application/json", "Cache-Control": header_rules.DOWNSTREAM_CACHE_CONTROL, "Cache-Status": status}
+        )
         return web.Response(body=body, headers=headers)
 
 

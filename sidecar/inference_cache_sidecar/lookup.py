@@ -61,7 +61,9 @@ class Refuted:
 class Lookup:
     """Both tiers over one store. `embedder` None = exact tier only."""
 
-    def __init__(self, store: EntryStore, guard: Guard, embedder: AsyncEmbedder | None, stale_seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: EntryStore, guard: Guard, embedder: AsyncEmbedder | None, stale_seconds: float, clock: Callable[[], float]
+    ) -> None:
         """`stale_seconds`: how long after its end an entry is still shown to `exact`, whatever for."""
         self._store = store
         self._guard = guard

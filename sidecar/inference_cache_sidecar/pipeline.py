@@ -13,13 +13,12 @@ from typing import assert_never
 from aiohttp import web
 
 from inference_cache_contract.endpoints import PATHS, Endpoint
-from inference_cache_contract.scope import Environment, digest_of, scope_of
 from inference_cache_contract.spec import Category
 from inference_cache_sidecar import cache_control, cache_status
-from inference_cache_sidecar.access import Access, Tenancy
+from inference_cache_sidecar.access import Access
 from inference_cache_sidecar.adapters import ModelChanges
 from inference_cache_sidecar.asking import Ask
-from inference_cache_sidecar.errors import ClientFault, UpstreamFault, error_response
+from inference_cache_sidecar.errors import ClientFault, UpstreamFault, error_response, whereabouts
 from inference_cache_sidecar.flights import Flights, Reader, Work
 from inference_cache_sidecar.flying import Flying
 from inference_cache_sidecar.identity import UpstreamIdentity
@@ -28,9 +27,8 @@ from inference_cache_sidecar.lookup import Asked, Lifetimes, Lookup
 from inference_cache_sidecar.marks import Trust, marks_of
 from inference_cache_sidecar.metrics import Metrics, Result
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
-from inference_cache_sidecar.query.model import Bypass, BypassReason, Query
-from inference_cache_sidecar.query.parse import parse
-from inference_cache_sidecar.query.rules import QueryRules
+from inference_cache_sidecar.placing import Placer
+from inference_cache_sidecar.query.model import BypassReason
 from inference_cache_sidecar.relay import ClientBody, pass_through
 from inference_cache_sidecar.render.protocol import Renderer
 from inference_cache_sidecar.served import Served, ServedHit
@@ -48,8 +46,6 @@ class PipelineRules:
     """What of the spec the pipeline itself decides by."""
 
     bypass: bool
-    cache: str
-    query: QueryRules
     threshold: float
     lifetimes: Lifetimes
     categories: tuple[Category, ...]
@@ -65,7 +61,7 @@ class Parts:
 
     upstream: Upstream
     identity: UpstreamIdentity
-    tenancy: Tenancy
+    placer: Placer
     access: Access
     trust: Trust
     lookup: Lookup
@@ -99,20 +95,21 @@ class Pipeline:
         except Exception as error:
             if request.writer.output_size or not body.whole:
                 raise
-            _log.exception("the cache failed (%s): passing through", type(error).__name__)
+            _log.error("the cache failed (%s): passing through", whereabouts(error))
             self._parts.metrics.failed_open()
             return await self._pass(request, body, cache_status.forwarded("bypass", detail="error"))
 
     async def _answer(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
         if wants_websocket(request):
             return await pass_websocket(request, self._parts.upstream)
-        if request.method != "POST":
-            return await self._bypass(request, body, BypassReason.METHOD)
-        endpoint = PATHS.get(request.raw_path)
+        endpoint = PATHS.get(request.raw_path) if request.method == "POST" else None
         if endpoint is None:
-            return await self._uncacheable_post(request, body)
+            return await self._uncacheable(request, body)
         if self.rules.bypass:
             return await self._bypass(request, body, BypassReason.MODE)
+        return await self._cacheable(request, body, endpoint)
+
+    async def _cacheable(self, request: web.BaseRequest, body: ClientBody, endpoint: Endpoint) -> web.StreamResponse:
         directives = cache_control.parse(request.headers.get("Cache-Control"))
         ask = await self._ask(request, body, endpoint, directives)
         if isinstance(ask, BypassReason):
@@ -126,7 +123,7 @@ class Pipeline:
         if ask.endpoint not in LISTED:
             return None
         listing = self._parts.listing
-        found = await listing.find(ask, self._parts.identity.root_of(ask.query.model), self.rules.query)
+        found = await listing.find(ask, self._parts.identity.root_of(ask.query.model), self._parts.placer.rules)
         if found is None or (found.missing and ask.asked.directives.only_if_cached):
             return None
         result = Result.MISS if found.missing else Result.HIT_EXACT
@@ -142,30 +139,21 @@ class Pipeline:
             return BypassReason.REQUEST_DIRECTIVE
         if not await body.read(self.rules.body_bytes):
             return BypassReason.BODY_TOO_LARGE
-        if not self._parts.identity.confirmed:
-            return BypassReason.UPSTREAM_UNCONFIRMED
-        query = parse(endpoint, body.head, request.headers, self.rules.query)
-        if isinstance(query, Bypass):
-            return query.reason
-        return self._placed(request, body.head, query, directives, started)
-
-    def _placed(self, request: web.BaseRequest, body: bytes, query: Query, directives: cache_control.Directives, started: float) -> Ask:
-        parts = self._parts
-        caller = parts.tenancy.caller(request.headers)
-        environment = Environment(self.rules.cache, parts.identity.revision, caller.tenant, parts.identity.root_of(query.model))
-        scope = scope_of(environment, query.endpoint.value, query.determinants)
-        marks = marks_of(request.headers, parts.trust.trusts(request.remote), self.rules.categories)
+        place = self._parts.placer.place(request, endpoint, body.head)
+        if isinstance(place, BypassReason):
+            return place
+        marks = marks_of(request.headers, self._parts.trust.trusts(request.remote), self.rules.categories)
         threshold, lifetimes = self._category_rules(marks.category)
         return Ask(
             request=request,
-            body=body,
-            endpoint=query.endpoint,
-            query=query,
-            asked=Asked(query, scope, digest_of(scope, query.canonical), directives, threshold, lifetimes),
-            caller=caller,
+            body=body.head,
+            endpoint=endpoint,
+            query=place.query,
+            asked=Asked(place.query, place.scope, place.digest, directives, threshold, lifetimes),
+            caller=place.caller,
             marks=marks,
-            renderer=parts.renderers[query.endpoint],
-            doubts=parts.identity.doubts,
+            renderer=self._parts.renderers[endpoint],
+            doubts=place.doubts,
             started=started,
         )
 
@@ -269,7 +257,9 @@ class Pipeline:
             self._parts.served.add(answer_id, ServedHit(ask.asked.digest, hit.entry.digest))
         return response
 
-    async def _uncacheable_post(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
+    async def _uncacheable(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
+        if request.method != "POST":
+            return await self._bypass(request, body, BypassReason.METHOD)
         changes = self._parts.changes
         if not changes.concern(request.path):
             return await self._bypass(request, body, BypassReason.PATH)
@@ -304,4 +294,3 @@ class Pipeline:
         response = error_response(fault.status, str(fault))
         response.headers["Cache-Status"] = cache_status.forwarded("miss", status=fault.status)
         return response
-

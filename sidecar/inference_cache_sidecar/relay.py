@@ -92,7 +92,9 @@ async def pass_through(request: web.BaseRequest, body: ClientBody, upstream: Ups
         return await relay(request, answer, header_rules.end_to_end(answer.headers), cache_status)
 
 
-async def relay(request: web.BaseRequest, answer: aiohttp.ClientResponse, headers: CIMultiDict[str], cache_status: str) -> web.StreamResponse:
+async def relay(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, headers: CIMultiDict[str], cache_status: str
+) -> web.StreamResponse:
     response = Relayed(status=answer.status, reason=answer.reason, headers=headers)
     response.headers.add("Cache-Status", cache_status)
     length = answer.content_length

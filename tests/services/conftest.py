@@ -1,6 +1,7 @@
 """Real servers for tests: vLLM with a tiny model, nginx, and the sidecar as a user starts it. Each is stopped by its own process id."""
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from inference_cache_toolkit.processes import StartError, free_port, running, st
 HERE = Path(__file__).parent
 VLLM_SECONDS = 300.0
 SIDECAR_SECONDS = 30.0
+BYTE_LEVEL_BLANKS = "\u0120\u010a\u0109\u010d"
+"""Blank, newline, tab and carriage return as a byte-level vocabulary writes them."""
 ADMIN_TOKEN = "services-test-token"
 
 
@@ -27,6 +30,11 @@ class VLLM:
     url: str
     model: str
     root: Path
+
+    def without_white_space(self) -> dict[str, int]:
+        """`logit_bias` that forbids tokens of white space alone: this model knows nothing, and would fill a tool call with them."""
+        vocabulary = json.loads((self.root / "tokenizer.json").read_text())["model"]["vocab"]
+        return {str(number): -100 for token, number in vocabulary.items() if set(token) <= set(BYTE_LEVEL_BLANKS)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,9 @@ def _vllm_command(python: Path, root: Path, port: int, extra: tuple[str, ...]) -
     return [
         *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", root, "--served-model-name", "tiny"),
         *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", "2048", "--enforce-eager", "--block-size", "32"),
-        *("--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes", *extra),
+        *("--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        # A model that knows nothing would fill a JSON answer with white space to its limit.
+        *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}', *extra),
     ]
 
 

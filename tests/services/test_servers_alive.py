@@ -28,14 +28,11 @@ def test_vllm_answers_the_official_client(vllm: Any) -> None:
 
 
 def test_vllm_calls_a_demanded_tool(vllm: Any) -> None:
-    tool: Any = {
-        "type": "function",
-        "function": {"name": "look", "parameters": {"type": "object", "properties": {"deep": {"type": "boolean"}}}},
-    }
+    shape = {"type": "object", "properties": {"deep": {"type": "boolean"}}, "required": ["deep"], "additionalProperties": False}
+    tool: Any = {"type": "function", "function": {"name": "look", "strict": True, "parameters": shape}}
+    demanded: Any = {"tools": [tool], "tool_choice": {"type": "function", "function": {"name": "look"}}}
     with client(vllm.url) as api:
-        answer = api.chat.completions.create(
-            **{**ASKED, "max_tokens": 200}, tools=[tool], tool_choice={"type": "function", "function": {"name": "look"}}
-        )
+        answer = api.chat.completions.create(**ASKED | {"max_tokens": 60}, **demanded, logit_bias=vllm.without_white_space())
     assert answer.choices[0].message.tool_calls
     assert answer.choices[0].message.tool_calls[0].to_dict()["function"]["name"] == "look"
 

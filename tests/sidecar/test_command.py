@@ -210,7 +210,7 @@ def test_all_mistakes_are_told_at_once(
         pytest.param("a: [\n", "is not YAML", id="broken"),
         pytest.param("a: !!python/object/apply:os.getcwd []\n", "is not YAML", id="python-object"),
         pytest.param("a: {[b]: c}\n", "is not YAML", id="odd-key"),
-        pytest.param("[" * 5000, "is not YAML", id="deep"),
+        pytest.param("[" * 1000, "is not YAML", id="deep"),
         pytest.param("#" * (2**20 + 1), "is larger than", id="huge"),
         pytest.param("apiVersion: v1\nkind: Pod\n", "'Pod' is not InferenceCache", id="another-resource"),
         pytest.param("kind: InferenceCache\n", "spec.kind: unknown field", id="half-a-resource"),

@@ -8,17 +8,18 @@ from typing import Any
 import httpx
 import pytest
 from anthropic import Anthropic
+from openai import OpenAI
+from openai.lib.streaming.chat import ChatCompletionStreamState
+
 from inference_cache_contract.endpoints import PATHS
 from inference_cache_sidecar.query.model import Rendition
 from inference_cache_sidecar.render.policy import AnswerPolicy
 from inference_cache_sidecar.render.protocol import NotStorable, Renderer, Storable
 from inference_cache_sidecar.render.renderers import renderer_for
 from inference_cache_sidecar.render.sse import EventSplitter, data_of
-from openai import OpenAI
-from openai.lib.streaming.chat import ChatCompletionStreamState
 
 SAMPLES = {path.stem: json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "data/render").glob("*.json"))}
-CUT_SHORT = {"chat_tool_cut_short": "length", "messages_tool_cut_short": "length", "messages_tool": "shape", "completions_echo": "echo"}
+CUT_SHORT = {"chat_tool_cut_short": "length", "messages_tool_cut_short": "shape", "messages_tool": "shape", "completions_echo": "echo"}
 """Streams whose plain answer cannot be known, and the reason given. (The input of messages_tool is no object.)"""
 STREAMS = [
     pytest.param(name, kind, id=f"{name}-{kind}")
@@ -172,7 +173,9 @@ def test_the_official_client_rebuilds_the_same_object_without_usage(name: str) -
 
 
 def normal(stream: bytes) -> list[Any]:
-    return [data if data == b"[DONE]" else without_random(json.loads(data)) for event in events_of(stream.decode()) if (data := data_of(event))]
+    return [
+        data if data == b"[DONE]" else without_random(json.loads(data)) for event in events_of(stream.decode()) if (data := data_of(event))
+    ]
 
 
 @pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if "usage" in sample and sample["request"].get("n", 1) == 1])

@@ -17,7 +17,8 @@ from inference_cache_sidecar.embedder.protocol import EmbedderError
 from inference_cache_sidecar.embedder.sight import out_of_sight
 from inference_cache_sidecar.index.protocol import Vector
 
-LEAST_PROBE_SIMILARITY: Final = 0.999
+LEAST_PROBE_SIMILARITY: Final = 0.9999
+"""Processors differ in the seventh digit; sums that overflow show in the third."""
 
 MAX_TOKENS_PER_RUN: Final = 256
 """Bounds the memory that the arena keeps; measured, larger runs are no faster."""
@@ -35,13 +36,16 @@ class OnnxEmbedder:
         self.digest = manifest.digest
         self._tokenizer = _tokenizer(model_folder.verified(folder, manifest, model_folder.TOKENIZER_FILE))
         self._unknown = _unknown_token(self._tokenizer)
-        self._session = _session(model_folder.verified(folder, manifest, model_folder.MODEL_FILE))
-        self._prove(manifest.probe)
+        model = model_folder.verified(folder, manifest, model_folder.MODEL_FILE)
+        self._session = _session(model)
+        if not self._gives(manifest.probe):
+            self._session = _session(model, wide_sums=True)
+            if not self._gives(manifest.probe):
+                raise EmbedderError(f"{self.name} computes other vectors on this processor than where it was made")
 
-    def _prove(self, probe: model_folder.Probe) -> None:
+    def _gives(self, probe: model_folder.Probe) -> bool:
         (vector,) = self.embed([probe.text])
-        if vector is None or float(vector @ np.array(probe.vector, dtype=np.float32)) < LEAST_PROBE_SIMILARITY:
-            raise EmbedderError(f"{self.name} computes other vectors on this processor than where it was made")
+        return vector is not None and float(vector @ np.array(probe.vector, dtype=np.float32)) >= LEAST_PROBE_SIMILARITY
 
     def embed(self, texts: Sequence[str]) -> list[Vector | None]:
         """Texts of equal length in tokens run together, so nothing is padded and no text's vector hangs on its neighbours."""
@@ -88,7 +92,8 @@ def _unknown_token(tokenizer: Tokenizer) -> int | None:
     return None if name is None else tokenizer.token_to_id(name)
 
 
-def _session(model: Path) -> onnxruntime.InferenceSession:
+def _session(model: Path, *, wide_sums: bool = False) -> onnxruntime.InferenceSession:
+    """`wide_sums` for processors without VNNI, whose 8-bit products overflow; elsewhere it would only be slow."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -96,8 +101,7 @@ def _session(model: Path) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
-    # Without it, processors older than VNNI would overflow in the 8-bit products.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_session_config_entry("session.x64quantprecision", "1" if wide_sums else "0")
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     # ONNX Runtime's errors share no base class with a public name.

@@ -6,6 +6,7 @@ its caller no more than the deadline, and soon nothing.
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from typing import Final
 from inference_cache_sidecar.embedder.breaker import Breaker, BreakerSettings
 from inference_cache_sidecar.embedder.protocol import Embedder, EmbedderError
 from inference_cache_sidecar.index.protocol import Vector
+
+_log = logging.getLogger(__name__)
 
 WARM_UP_TEXT: Final = "How can I help you today?"
 
@@ -167,10 +170,14 @@ class EmbeddingWorker:
 
     def _vectors(self, texts: list[str]) -> list[Vector | None] | EmbedderError:
         try:
-            return self._embedder.embed(texts)
-        # An edge: whatever a model runtime raises must not end the thread.
+            vectors = self._embedder.embed(texts)
+        # An edge: whatever a model runtime raises must not end the thread. Its message may quote the text, so only its type is told.
         except Exception as error:
+            _log.warning("the embedder failed: %s", type(error).__name__)
             return EmbedderError(f"the embedder failed: {type(error).__name__}")
+        if len(vectors) != len(texts):
+            return EmbedderError(f"the embedder gave {len(vectors)} vectors for {len(texts)} texts")
+        return vectors
 
     def _deliver(self, batch: list[_Call], outcome: list[Vector | None] | EmbedderError, seconds: float) -> None:
         self.counts.batches += 1
@@ -196,7 +203,8 @@ class EmbeddingWorker:
     def _fail(self, calls: list[_Call], error: EmbedderError) -> None:
         for call in calls:
             if not call.vector.done():
-                call.vector.set_exception(error)
+                # One instance each: a raised exception carries its own traceback.
+                call.vector.set_exception(EmbedderError(*error.args))
 
 
 def _post(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:

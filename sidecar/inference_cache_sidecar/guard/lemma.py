@@ -12,6 +12,7 @@ from inference_cache_sidecar.guard.synonyms import SAME
 _IRREGULAR_LINES: Final = """
 be am is are was were been being
 do does did done doing
+use uses used using
 have has had having
 go goes went gone going
 get gets got gotten getting

@@ -2,6 +2,8 @@
 
 Called by the pipeline for every candidate that was not identical byte for byte.
 """
+
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
@@ -9,6 +11,7 @@ from typing import Final
 from inference_cache_sidecar.guard import content, order, rules
 from inference_cache_sidecar.guard.protocol import Refusal
 from inference_cache_sidecar.guard.reading import Reading, read
+from inference_cache_sidecar.guard.typos import is_slip
 
 MAX_COMPARED: Final = 4096
 """Characters; longer texts are not compared and pass only if equal save for white space."""
@@ -30,7 +33,7 @@ RULES: Final[tuple[tuple[str, Rule], ...]] = (
     ("question", rules.question),
     ("tense", rules.tense),
     ("qualifier", rules.qualifier),
-    ("order", order.reordered_words),
+    ("order", order.reordered),
     ("content", content.differs),
 )
 
@@ -44,8 +47,24 @@ class LexicalGuard:
             return None
         if max(len(asked), len(stored)) > MAX_COMPARED:
             return None if asked.split() == stored.split() else Refusal("length")
+        if is_slip(asked, stored):
+            return None
         one, other = self._read(asked), self._read(stored)
+        if _loose(asked) == _loose(stored):
+            return Refusal("entity") if rules.cased_apart(one, other) else None
         for name, refuses in RULES:
             if refuses(one, other):
                 return Refusal(name)
         return None
+
+
+def _loose(text: str) -> list[str]:
+    """The words without capitals and without the punctuation around them; quotations and code keep theirs."""
+    if _MARKED.search(text):
+        return text.split()
+    return [word.lstrip(_OPENING).rstrip(_CLOSING) or word for word in text.lower().split()]
+
+
+_MARKED: Final = re.compile(r"[`\"“]|\d!")
+_OPENING: Final = "'(‘["
+_CLOSING: Final = "'’)].,;:!?…"

@@ -5,7 +5,7 @@ Own compilation. `opposed` also knows prefixes ("lock", "unlock") and endings ("
 
 from typing import Final
 
-from inference_cache_sidecar.guard.synonyms import SAME
+from inference_cache_sidecar.guard.lemma import lemma
 
 _PAIRS: Final = """
 able / unable
@@ -22,6 +22,7 @@ alive living / dead deceased
 allow permit / forbid block deny prevent disallow disable
 always / never sometimes rarely
 ancient / modern
+and / or
 appear / disappear vanish
 arrive arrival / leave depart departure
 ascend ascending / descend descending
@@ -344,11 +345,12 @@ _ENDINGS: Final = ("ful", "less"), ("less", ""), ("er", "ee"), ("or", "ee")
 def _table(pairs: str) -> dict[str, frozenset[str]]:
     table: dict[str, set[str]] = {}
     for line in pairs.strip().splitlines():
-        left, right = ([SAME.get(word, word) for word in side.split()] for side in line.split("/"))
+        left, right = ([lemma(word) for word in side.split()] for side in line.split("/"))
         for one in left:
             for other in right:
-                table.setdefault(one, set()).add(other)
-                table.setdefault(other, set()).add(one)
+                if one != other:
+                    table.setdefault(one, set()).add(other)
+                    table.setdefault(other, set()).add(one)
     return {word: frozenset(others) for word, others in table.items()}
 
 

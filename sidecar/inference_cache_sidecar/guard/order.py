@@ -1,35 +1,77 @@
 """Who does what to whom: may the same words in another order mean the same?"""
 
+from collections.abc import Sequence
 from typing import Final
 
+from inference_cache_sidecar.guard.lemma import lemma
 from inference_cache_sidecar.guard.reading import Chunk, Reading
 
 _FREE: Final = frozenset(("and", "or", "&", "nor", "vs", "versus", "plus", ","))
 """Links whose two sides may change places."""
 
-SYMMETRIC: Final = frozenset(
-    "marry engage relate similar equal identical equivalent connect link close near next adjacent acquaint acquaintance friend sibling brother "
-    "sister cousin twin partner neighbor neighbour spouse colleague roommate date difference differ compare comparison compatible separate "
-    "distance distant meet agree disagree together between parallel perpendicular interchangeable tie relationship relation connection "
-    "similarity same correlate correlation associate classmate teammate coworker rival divorce identic engaged related married".split()
+_MAX_PHRASES: Final = 16
+"""Longer rearrangements are not searched for: they count as another order."""
+
+Tied = tuple[str, tuple[str, ...]]
+"""A phrase with the small word before it."""
+
+_SYMMETRIC: Final = frozenset(
+    lemma(word)
+    for word in (
+        "married engaged related similar equal identical equivalent connected linked close near next adjacent acquainted acquaintance friend "
+        "sibling brother sister cousin twin partner neighbor neighbour spouse colleague roommate dating difference differ compare comparison "
+        "compatible separate distance distant meet agree disagree between parallel perpendicular interchangeable tied relationship relation "
+        "connection similarity same correlated associated classmate teammate coworker rival divorced better versus compared"
+    ).split()
 )
-"""Relations that hold both ways."""
+"""Relations that hold both ways, and questions that name both sides ("which is better, A or B")."""
 
 
 def reordered(one: Reading, other: Reading) -> bool:
-    """The same words, but the order gives them other roles."""
-    if one.content == other.content and _links(one) == _links(other):
+    """The words are the same, but their order or what ties them gives them other roles."""
+    if one.bag != other.bag or (one.content == other.content and one.passive == other.passive and _ties(one) == _ties(other)):
         return False
+    if one.passive != other.passive:
+        return _active(one) != _active(other)
     left, right = _settled(one.chunks), _settled(other.chunks)
-    if left == right:
+    if left == right and _ties(one) == _ties(other):
         return False
-    if one.bag & SYMMETRIC and "than" not in one.function:
+    if _moved(_tied(one), _tied(other)):
         return False
-    return _roles(one) != _roles(other)
+    if "than" in one.function | other.function:
+        return True
+    if one.bag & _SYMMETRIC:
+        return not _exchanged(one.content, other.content)
+    return len(left) == len(right) or _named(one) != _named(other)
 
 
-def _links(reading: Reading) -> list[str]:
-    return [chunk.link for chunk in reading.chunks if chunk.link in ("from", "to", "than", "by")]
+def _moved(one: list[Tied], other: list[Tied]) -> bool:
+    """One phrase stands elsewhere, with what ties it: "to London from Paris", "in 2019 who won" """
+    start, end = _margins(one, other)
+    left, right = one[start : len(one) - end], other[start : len(other) - end]
+    return len(left) == len(right) and any(left[cut:] + left[:cut] == right for cut in range(1, min(len(left), _MAX_PHRASES)))
+
+
+def _exchanged(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Two runs of words have changed places, and nothing else."""
+    start, end = _margins(one, other)
+    left, right = one[start : len(one) - end], other[start : len(other) - end]
+    if len(left) != len(right):
+        return False
+    reach = range(1, min(len(left), _MAX_PHRASES))
+    return any(left[-last:] + left[first : len(left) - last] + left[:first] == right for first in reach for last in reach if first + last <= len(left))
+
+
+def _margins(one: Sequence[object], other: Sequence[object]) -> tuple[int, int]:
+    """How many items the two have in common at the start, and at the end behind those."""
+    short = min(len(one), len(other))
+    start = next((at for at in range(short) if one[at] != other[at]), short)
+    end = next((at for at in range(short - start) if one[-1 - at] != other[-1 - at]), short - start)
+    return start, end
+
+
+def _ties(reading: Reading) -> list[tuple[str, ...]]:
+    return sorted(chunk.words for chunk in reading.chunks if chunk.link in ("from", "than", "by"))
 
 
 def _settled(chunks: tuple[Chunk, ...]) -> list[tuple[str, ...]]:
@@ -43,9 +85,21 @@ def _settled(chunks: tuple[Chunk, ...]) -> list[tuple[str, ...]]:
     return [words for group in groups for words in sorted(group)]
 
 
-def _roles(reading: Reading) -> object:
-    return sorted((chunk.link, chunk.words) for chunk in reading.chunks)
+def _tied(reading: Reading) -> list[Tied]:
+    return [(chunk.link, chunk.words) for chunk in reading.chunks]
 
 
-def reordered_words(one: Reading, other: Reading) -> bool:
-    return one.bag == other.bag and reordered(one, other)
+def _named(reading: Reading) -> list[str]:
+    return [word for word in reading.content if word in reading.names]
+
+
+def _active(reading: Reading) -> list[str]:
+    """Content words as the active voice orders them: what follows "by" does it, what stands before suffers it."""
+    if not reading.passive:
+        return list(reading.content)
+    at = next((position for position, chunk in enumerate(reading.chunks) if chunk.link == "by"), None)
+    before = [word for chunk in reading.chunks[:at] for word in chunk.words]
+    agent = [word for chunk in (reading.chunks[at : at + 1] if at is not None else ()) for word in chunk.words]
+    after = [word for chunk in (reading.chunks[at + 1 :] if at is not None else ()) for word in chunk.words]
+    return agent + before[-1:] + before[:-1] + after
+

@@ -68,6 +68,19 @@ greater than = above
 older than = above
 at the same time = simultaneously
 at once = simultaneously
+in fact = really
+of course = really
+as a matter of fact = really
+by the way = really
+in reality = really
+under = below
+over = above
+beneath = below
+why or why not = why
+or why not = why
+if so why = why
+or not . = .
+or not ? = ?
 or else = otherwise
 no one = nobody
 per cent = percent
@@ -108,10 +121,24 @@ explain to me
 please describe
 describe
 can you help me
+can you recommend
+can you suggest
+can you name
+can you list
+can you give me
+could you recommend
+can anyone recommend
+can anyone suggest
+are there any = what
+is there any = what
+give me
+list
 could you help me
 please help me
 help me
 is there any way to = how
+is there any way i can = how
+is there a way i can = how
 is there a way to = how
 is it possible to = how
 """

@@ -11,58 +11,55 @@ OPEN: Final = "open"
 
 _DEGREES: Final = frozenset("many much long far often old tall big large high fast deep heavy soon late hot cold expensive wide strong".split())
 _SAME_DEGREE: Final = {"large": "big", "tall": "high"}
-_NOUNS: Final = {
-    "time": "when", "date": "when", "day": "when", "year": "when", "place": "where", "location": "where", "reason": "why", "reasons": "why",
-    "cause": "why", "causes": "why", "way": "how", "ways": "how", "steps": "how", "method": "how", "methods": "how", "process": "how",
-    "procedure": "how", "person": "who",
+_ASKED_BY_NOUN: Final = {
+    "reason": "why", "reasons": "why", "cause": "why", "causes": "why", "way": "how", "ways": "how", "steps": "how", "method": "how",
+    "methods": "how", "process": "how", "procedure": "how",
 }  # fmt: skip
-_AS_NOUN_AFTER_IS: Final = frozenset(("reason", "reasons", "way", "ways", "steps", "method", "methods", "process", "procedure", "causes", "cause"))
-_COPULA: Final = frozenset("is are was were s be best the a some good easiest fastest main".split())
+_ASKED_AT_ONCE: Final = {"time": "when", "date": "when", "day": "when", "year": "when", "place": "where", "location": "where"}
+_BEFORE_NOUN: Final = frozenset("is are was were s be may the a some your best good easiest fastest main most effective different better".split())
+_WHAT_TO_DO: Final = frozenset(
+    tuple(phrase.split()) for phrase in ("can i do to", "should i do to", "can you do to", "do i do to", "should one do to", "can we do to")
+)
 
 
 def kind(words: Sequence[str]) -> str:
     """When, where, who, why, how, a degree ("how many"), yes-no, or open."""
     if words and words[0] in AUXILIARIES:
-        return _alternative(words)
+        return YES_NO
     at = next((position for position, word in enumerate(words[:12]) if word in WH), None)
-    if at is None or (at > 0 and words[at] in ("that", "which", "who", "when", "where", "what") and at > 6):
-        return OPEN
-    word = words[at]
+    return OPEN if at is None else _asked_by(words, at)
+
+
+def kinds(words: Sequence[str]) -> frozenset[str]:
+    """The kinds of all question words in the text."""
+    return frozenset(_asked_by(words, position) for position, word in enumerate(words) if word in WH)
+
+
+def compatible(one: str, other: str, asked_by_one: frozenset[str], asked_by_other: frozenset[str]) -> bool:
+    """Both want the same kind of answer, or one asks the other's question among its own."""
+    if one == other:
+        return True
+    return YES_NO not in (one, other) and (one in asked_by_other or other in asked_by_one)
+
+
+def _asked_by(words: Sequence[str], at: int) -> str:
+    word, rest = words[at], words[at + 1 : at + 7]
     if word == "how":
-        return _how(words[at + 1 :])
+        return "how " + _SAME_DEGREE.get(rest[0], rest[0]) if rest and rest[0] in _DEGREES else "how"
     if word in ("what", "which"):
-        return _what(words[at + 1 :])
-    return "who" if word in ("who", "whom", "whose") else word
-
-
-def _alternative(words: Sequence[str]) -> str:
-    return YES_NO
-
-
-def _how(rest: Sequence[str]) -> str:
-    if rest and rest[0] in _DEGREES:
-        return "how " + _SAME_DEGREE.get(rest[0], rest[0])
-    return "how"
+        return _what(rest)
+    return "who" if word in ("whom", "whose") else word
 
 
 def _what(rest: Sequence[str]) -> str:
-    """ "what time" is "when"; "what is the best way to" is "how"."""
-    if rest and rest[0] in ("time", "date", "day", "year", "place"):
-        return _NOUNS[rest[0]]
-    for word in rest[:5]:
-        if word in _AS_NOUN_AFTER_IS:
-            return _NOUNS[word]
-        if word not in _COPULA:
+    """ "what time" is "when"; "what is the best way to" and "what is it like" are "how"."""
+    if rest and rest[0] in _ASKED_AT_ONCE:
+        return _ASKED_AT_ONCE[rest[0]]
+    if tuple(rest[:4]) in _WHAT_TO_DO or ("like" in rest and rest[-1] != "like" and rest[0] not in ("do", "would")):
+        return "how"
+    for word in rest:
+        if word in _ASKED_BY_NOUN:
+            return _ASKED_BY_NOUN[word]
+        if word not in _BEFORE_NOUN:
             break
-    return "how" if tuple(rest[:4]) in _WHAT_TO_DO or tuple(rest[:3]) in _WHAT_TO_DO else OPEN
-
-
-_WHAT_TO_DO: Final = frozenset(
-    tuple(phrase.split()) for phrase in ("can i do to", "should i do to", "can you do to", "do i do to", "should one do to", "can we do to", "to do to")
-)
-
-
-
-
-def compatible(one: str, other: str) -> bool:
-    return one == other
+    return OPEN

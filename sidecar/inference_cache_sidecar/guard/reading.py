@@ -24,14 +24,17 @@ class Reading:
     english: bool
     question: str
     """See `question.kind`."""
+    asks: frozenset[str]
+    """The kinds of all its questions."""
     content: tuple[str, ...]
     """Lemmas of content words in order."""
     bag: frozenset[str]
     chunks: tuple[Chunk, ...]
     function: frozenset[str]
     marks: frozenset[str]
-    negated: tuple[str, ...]
-    """For each negator the content word after it."""
+    quantifiers: frozenset[str]
+    negated: tuple[tuple[str, str], ...]
+    """For each negator its kind and the content word after it ("" where it stands with the auxiliary), sorted."""
     quantities: tuple[str, ...]
     identifiers: tuple[str, ...]
     names: frozenset[str]
@@ -39,8 +42,12 @@ class Reading:
     """Lemma to the word as written, of words that have another meaning with a capital."""
     persons: str
     """Of the speaker (1) and the one spoken to (2), in order."""
+    owned: str
+    """Whose things are spoken of: "1" for my, "2" for your."""
     sexes: str
     tense: str
+    passive: bool
+    """ "was stolen by": an auxiliary "be" before a participle."""
     literals: tuple[str, ...]
     cased: bool
     """The author uses capitals beyond I, so that a small letter says something."""
@@ -59,22 +66,27 @@ def read(text: str) -> Reading:
     plain = [token.text for token in rest if token.kind is Kind.WORD]
     content, chunks = _chunks(rest)
     function = frozenset(plain)
+    names = _names(rest)
     return Reading(
         english=language.is_english(text, all_words),
         question=question.kind(plain),
+        asks=question.kinds(plain),
         content=content,
         bag=frozenset(content),
         chunks=chunks,
         function=function & words.FUNCTION,
+        quantifiers=frozenset(words.QUANTIFIERS[word] for word in plain if word in words.QUANTIFIERS),
         marks=function & words.MARKS,
         negated=_negated(rest),
         quantities=tuple(numbers),
         identifiers=tuple(sorted(token.text.lower() for token in rest if token.kind is Kind.IDENTIFIER)),
-        names=_names(rest),
-        surfaces={token.text: token.surface for token in rest if token.text in words.CASED},
+        names=names,
+        surfaces={token.text: token.surface for token in rest if token.text in words.CASED and not token.opens},
         persons="".join(_person(word) for word in plain),
+        owned="".join(sorted({_person(word) for word in plain if word in words.OWN})),
         sexes="".join("h" if word in words.HE else "s" for word in plain if word in words.HE or word in words.SHE),
         tense=_tense(plain),
+        passive=_passive(plain, names),
         literals=tuple(sorted(literals)),
         cased=any(token.kind is Kind.WORD and token.surface[:1].isupper() and token.surface != "I" for token in found),
     )
@@ -110,24 +122,52 @@ def _chunks(sentence: list[Token]) -> tuple[tuple[str, ...], tuple[Chunk, ...]]:
     return tuple(content), tuple(chunks)
 
 
-def _negated(sentence: list[Token]) -> tuple[str, ...]:
+def _negated(sentence: list[Token]) -> tuple[tuple[str, str], ...]:
     found = []
     for position, token in enumerate(sentence):
         if token.text in words.NEGATORS:
-            following = (later.text for later in sentence[position + 1 :] if later.kind is Kind.WORD and later.text not in words.FUNCTION)
-            found.append(lemma(next(following, "")))
+            found.append((words.NEGATORS[token.text], "" if token.surface == "n't" else _following(sentence, position)))
     return tuple(sorted(found))
+
+
+def _following(sentence: list[Token], position: int) -> str:
+    later = (token.text for token in sentence[position + 1 : position + 8] if token.kind is Kind.WORD)
+    return lemma(next((word for word in later if word not in words.FUNCTION), ""))
 
 
 def _names(sentence: list[Token]) -> frozenset[str]:
     """Capitalised words (where capitals say something), acronyms, and names known to be written without."""
-    capital = [token for token in sentence if token.kind is Kind.WORD and token.surface[:1].isupper() and token.surface != "I"]
-    count = sum(token.kind is Kind.WORD for token in sentence)
-    titled = len(capital) * 2 > count and count > 3
-    found = {lemma(token.text) for token in capital if not titled and not token.opens}
-    found |= {lemma(token.text) for token in capital if len(token.surface) > 1 and token.surface.isupper() and not titled}
+    inner = [token for token in sentence if token.kind is Kind.WORD and not token.opens]
+    capital = [token for token in inner if token.surface[:1].isupper() and token.surface != "I"]
+    titled = len(capital) > 3 and len(capital) * 4 > len(inner) * 3
+    found = set() if titled else {lemma(token.text) for token in capital}
+    found |= {lemma(token.text) for token in sentence if token.opens and _is_acronym(token.surface) and not titled}
     found |= {lemma(token.text) for token in sentence if token.text in words.COUNTRIES_AND_CITIES}
     return frozenset(found - words.FUNCTION)
+
+
+_BE: Final = frozenset("is are was were be been being am".split())
+
+
+def _passive(plain: list[str], names: frozenset[str]) -> bool:
+    if not _BE.intersection(plain):
+        return False
+    participle = next((at for at, word in enumerate(plain) if at and (word.endswith("ed") or word in _PARTICIPLES) and word not in names), None)
+    if participle is None:
+        return False
+    return plain[participle + 1 : participle + 2] == ["by"] or plain[participle - 1] in _BE
+
+
+_PARTICIPLES: Final = frozenset(
+    "made sold bought kept left lost found built sent paid told held taught caught brought thought won hit cut put read led met fed "
+    "done gone seen used understood struck hung shot spent lent felt heard worn torn drawn thrown known grown shown sung begun drunk run "
+    "taken given written stolen broken spoken chosen eaten driven frozen beaten hidden forgotten fallen proven risen ridden shaken bitten woven "
+    "awoken blown flown mown sewn sworn born".split()
+)
+
+
+def _is_acronym(surface: str) -> bool:
+    return len(surface) > 1 and surface.isupper()
 
 
 def _person(word: str) -> str:

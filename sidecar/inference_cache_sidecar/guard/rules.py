@@ -43,9 +43,10 @@ def _sure(reading: list[str]) -> list[str]:
 
 
 def negation(one: Reading, other: Reading) -> bool:
-    if len(one.negated) != len(other.negated):
+    if [kind for kind, _ in one.negated] != [kind for kind, _ in other.negated]:
         return True
-    return False
+    scopes = [(left, right) for (_, left), (_, right) in zip(one.negated, other.negated, strict=True) if left and right and left != right]
+    return any(left in other.bag and right in one.bag for left, right in scopes)
 
 
 def opposite(one: Reading, other: Reading) -> bool:
@@ -63,9 +64,14 @@ def entity(one: Reading, other: Reading) -> bool:
     apart = one.bag ^ other.bag
     if apart & (one.names | other.names):
         return True
-    return one.cased and other.cased and any(
-        other.surfaces.get(word, surface)[:1].isupper() != surface[:1].isupper() for word, surface in one.surfaces.items()
-    )
+    return cased_apart(one, other)
+
+
+def cased_apart(one: Reading, other: Reading) -> bool:
+    """Both authors write capitals, and one writes "Turkey" where the other writes "turkey"."""
+    if not (one.cased and other.cased):
+        return False
+    return any(other.surfaces.get(word, surface)[:1].isupper() != surface[:1].isupper() for word, surface in one.surfaces.items())
 
 
 def direction(one: Reading, other: Reading) -> bool:
@@ -78,16 +84,26 @@ def role(one: Reading, other: Reading) -> bool:
 
 
 def _persons_differ(one: Reading, other: Reading) -> bool:
-    return False
+    left, right = one.persons, other.persons
+    if len(set(left)) == 2 and len(set(right)) == 2:
+        return left[0] != right[0]
+    return set(left + right) == {"1", "2"} and not (one.question.startswith("how") and other.question.startswith("how")) and one.owned != other.owned
 
 
 def question(one: Reading, other: Reading) -> bool:
-    return not questions.compatible(one.question, other.question)
+    return not questions.compatible(one.question, other.question, one.asks, other.asks)
+
+
+_OF_THEIR_TIME = ("yes-no", "who", "where", "when")
+"""Questions whose answer is another one at another time."""
 
 
 def tense(one: Reading, other: Reading) -> bool:
-    return one.tense != other.tense
+    return one.tense != other.tense and (one.tense != "" and other.tense != "" or one.question in _OF_THEIR_TIME)
 
 
 def qualifier(one: Reading, other: Reading) -> bool:
-    return one.marks != other.marks
+    if one.marks != other.marks:
+        return True
+    left, right = one.quantifiers - other.quantifiers, other.quantifiers - one.quantifiers
+    return bool(left and right)

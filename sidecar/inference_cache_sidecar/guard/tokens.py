@@ -36,6 +36,8 @@ LITERAL: Final = re.compile(r'```(.*?)(?:```|\Z)|``(.*?)``|`([^`]*)`|"([^"]*)"|�
 _LEFT: Final = "\"'(“‘’[`{*"
 _RIGHT: Final = "\"')”’],.;:!?…`}*"
 _JOINED: Final = re.compile(r"[-–—/,;:()&]+|\.\.+")
+_ACRONYM: Final = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")
+_DECORATION: Final = frozenset("-–—/|•·*_~+".replace("+", ""))
 _CONTRACTED: Final = {
     "can't": ("can", "not"), "won't": ("will", "not"), "shan't": ("shall", "not"), "cannot": ("can", "not"), "ain't": ("is", "not"),
     "i'm": ("i",), "let's": ("let",), "gonna": ("will",), "wanna": ("want",), "dont": ("do", "not"), "doesnt": ("does", "not"),
@@ -71,7 +73,7 @@ def _word(piece: str, opens: bool, found: list[Token]) -> None:
     if parts is None:
         found.append(Token(Kind.WORD, word, piece, "", opens))
     else:
-        found.extend(Token(Kind.WORD, part, part, "", True) for part in parts)
+        found.extend(Token(Kind.WORD, part, "n't" if part == "not" else part, "", True) for part in parts)
 
 
 def _core(core: str, piece: str, opens: bool, found: list[Token]) -> None:
@@ -83,7 +85,11 @@ def _core(core: str, piece: str, opens: bool, found: list[Token]) -> None:
         _with_digits(core, piece, found)
     elif _JOINED.sub("", core).isalpha():
         _compound(core, opens, found)
-    else:
+    elif _ACRONYM.fullmatch(core):
+        _word(core.replace(".", ""), opens, found)
+    elif core == "&":
+        _word("and", True, found)
+    elif core not in _DECORATION:
         found.append(Token(Kind.IDENTIFIER, core, core))
 
 
@@ -95,7 +101,7 @@ def _apostrophe(core: str, opens: bool, found: list[Token]) -> None:
     for enclitic, full in _ENCLITICS.items():
         if lower.endswith(enclitic) and lower[: -len(enclitic)].isalpha():
             _word(core[: -len(enclitic)], opens, found)
-            found.append(Token(Kind.WORD, full, full, "", True))
+            found.append(Token(Kind.WORD, full, enclitic, "", True))
             return
     base = core[: lower.rfind("'")] if lower.endswith(("'s", "'")) else core.replace("'", "")
     if base.isalpha():
@@ -114,11 +120,12 @@ def _with_digits(core: str, piece: str, found: list[Token]) -> None:
     if span is not None:
         found.extend(Token(Kind.NUMBER, end, end) for end in span.groups())
         return
-    parts = core.split("-")
-    number = numbers.written(parts[0]) if len(parts) == 2 and parts[1].isalpha() else None
+    first, *others = core.split("-")
+    number = numbers.written(first) if others and all(part.isalpha() for part in others) else None
     if number is not None and not number[1]:
-        found.append(Token(Kind.NUMBER, number[0], parts[0]))
-        _word(parts[1], False, found)
+        found.append(Token(Kind.NUMBER, number[0], first))
+        for part in others:
+            _word(part, False, found)
         return
     found.append(Token(Kind.IDENTIFIER, core, core))
 

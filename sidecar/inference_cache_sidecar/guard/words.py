@@ -13,9 +13,9 @@ AUXILIARIES: Final = _words(
 )
 ARTICLES: Final = _words("a an the this that these those there here such some any")
 PREPOSITIONS: Final = _words(
-    "of in on at for to from by with about into onto through during between among within as than like per via across toward towards "
+    "of in on at for to from by with about into onto through during between among within as than per via across toward towards "
     "around near over under above below behind beyond along against before after since until till without inside outside off out up down "
-    "upon besides versus vs except despite beneath beside while because if whether so then though although however unless once"
+    "upon besides versus vs except despite beneath beside while because if whether so then though although however once"
 )
 CONJUNCTIONS: Final = _words("and or nor but & plus")
 PRONOUNS: Final = _words(
@@ -25,11 +25,10 @@ PRONOUNS: Final = _words(
 FUNCTION: Final = WH | AUXILIARIES | ARTICLES | PREPOSITIONS | CONJUNCTIONS | PRONOUNS | _words("s d ll re ve m t go get let lets too")
 
 FILLERS: Final = frozenset(
-    "please kindly just really truly actually literally basically simply exactly generally usually typically currently presently right now "
-    "nowadays ever even also still quite very so much well etc ok okay hello hi hey thanks thank sorry possible possibly anyway somehow "
-    "certainly definitely surely indeed certain specific particular own able want would need like mean do go get have make thing "
-    "kind various several lot way person good some different it happen find take use world many most all other else more experience "
-    "already yet quickly easily properly successfully effective effectively start step order case fact point sense term".split()
+    "much well sorry possible certain specific particular own able want would need like mean do go get have make thing "
+    "kind various several lot way person good great some it happen find take many most all other else more "
+    "quickly easily properly successfully effective effectively case fact point sense personally exact whole entire become "
+    "interesting nice basic main general common recommend suggest ask wonder know tell give list name explain describe define".split()
 )
 """May stand on one side alone in an open question."""
 
@@ -41,13 +40,35 @@ ADVERBS: Final = frozenset(
 """May stand on one side alone even in a yes-or-no question, where "good" or "American" would change it."""
 
 MARKS: Final = frozenset(
-    "before after until till since only unless against off down without except despite instead first second last next previous former "
-    "formerly previously past future less least fewer both either simultaneously together alone twice half double beyond outside inside "
-    "above below under over always sometimes often rarely too enough already yet minus if because while during versus vs".split()
+    "before after until till since only unless against off down without except despite instead last next previous former "
+    "formerly previously past future less least fewer either simultaneously mutually beyond outside inside "
+    "above below minimally maximally always sometimes often rarely hardly too minus".split()
 )
 """Small words that change the answer: both sides must have them."""
 
-NEGATORS: Final = frozenset("not never no none nothing nobody nowhere neither nor without except unless cannot hardly barely scarcely".split())
+NEGATORS: Final = {
+    word: kind
+    for kind, line in (
+        ("not", "not no none nothing nobody nowhere neither nor cannot"),
+        ("never", "never"),
+        ("without", "without lacking"),
+        ("except", "except excluding unless"),
+        ("hardly", "hardly barely scarcely rarely seldom"),
+    )
+    for word in line.split()
+}
+"""To the kind of negation: "no" and "not" are alike, "never" is more."""
+
+QUANTIFIERS: Final = {
+    word: kind
+    for kind, line in (
+        ("all", "all every each everyone everybody everything always"),
+        ("most", "most mostly"),
+        ("some", "some any several sometimes someone something few"),
+        ("many", "many much lots"),
+    )
+    for word in line.split()
+}
 
 GREETINGS: Final = frozenset("hi hello hey please kindly ok okay so well and but quick question".split())
 """May open a question without being part of it."""
@@ -58,6 +79,8 @@ HE: Final = frozenset("he him his himself".split())
 SHE: Final = frozenset("she her hers herself".split())
 FIRST: Final = frozenset("i me my mine myself we our ours ourselves im".split())
 SECOND: Final = frozenset("you your yours yourself yourselves u ur".split())
+
+OWN: Final = frozenset("my mine our ours your yours ur".split())
 
 PAST: Final = frozenset("was were did had".split())
 FUTURE: Final = frozenset("will shall ll gonna".split())

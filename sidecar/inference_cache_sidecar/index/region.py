@@ -19,7 +19,7 @@ from inference_cache_sidecar.index.partition import Partition
 from inference_cache_sidecar.index.protocol import Neighbour, Vector
 from inference_cache_sidecar.index.sketch import Sketcher
 from inference_cache_sidecar.index.slab import Slab, digests, scopes
-from inference_cache_sidecar.index.vectors import Bytes
+from inference_cache_sidecar.index.vectors import Bytes, distinct
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class Region:
         return parts + (expected_bytes(self._listed(), self._shared.sketcher.width, self._shared.slab.dimensions) if self._building else 0)
 
     @property
-    def building(self) -> Future[Partition] | None:
-        return self._building
+    def building(self) -> bool:
+        return self._building is not None
 
     def find(self, digest: bytes) -> int:
         """The row of `digest`, or NONE."""
@@ -136,7 +136,7 @@ class Region:
         found = [flat.nearest(sketch, _CANDIDATES) for flat in (self._tail, *self._frozen)]
         if self._partition is not None:
             found.append(self._partition.nearest(query, sketch, _CANDIDATES))
-        gathered = self._shared.slab.gather(np.unique(np.concatenate(found)))
+        gathered = self._shared.slab.gather(distinct(np.concatenate(found)))
         mine: Bytes = gathered[(scopes(gathered) == np.frombuffer(self._scope, dtype=np.uint8)).all(axis=1)]
         return mine
 

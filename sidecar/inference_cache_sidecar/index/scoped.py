@@ -56,6 +56,11 @@ class ScopedIndex:
     def vector_bytes(self) -> int:
         return self.dimensions + SCALE.size
 
+    @property
+    def building(self) -> bool:
+        """Whether a partition is being made; it is swapped in by the next call for its scope."""
+        return any(region.building for region in self._regions.values())
+
     def add(self, scope: bytes, digest: bytes, vector: Vector) -> None:
         """Keep the vector of `digest`, replacing an earlier one. Raises ValueError if it, or a key, does not fit."""
         if len(scope) != KEY_BYTES or len(digest) != KEY_BYTES:

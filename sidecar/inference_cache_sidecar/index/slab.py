@@ -11,7 +11,7 @@ from sys import getsizeof
 import numpy as np
 
 from inference_cache_sidecar.index.protocol import Vector
-from inference_cache_sidecar.index.vectors import SCALE, Bytes, Rows, quantised
+from inference_cache_sidecar.index.vectors import SCALE, Bytes, Rows, distinct, quantised
 
 KEY_BYTES = 32
 _CHUNK_SHIFT = 13
@@ -78,7 +78,7 @@ class Slab:
             return self._views[0][rows]
         found = np.empty((len(rows), self.stride), dtype=np.uint8)
         chunk_of = rows >> _CHUNK_SHIFT
-        for chunk in np.unique(chunk_of).tolist():
+        for chunk in distinct(chunk_of).tolist():
             mine = np.flatnonzero(chunk_of == chunk)
             found[mine] = self._views[chunk][rows[mine] & (_CHUNK_ROWS - 1)]
         return found

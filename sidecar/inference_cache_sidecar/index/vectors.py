@@ -2,6 +2,7 @@
 
 import math
 from struct import Struct
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ Bytes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.uint32]
 
 SCALE = Struct("<f")
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 def unit(vector: Vector, dimensions: int) -> Vector:
@@ -35,3 +37,11 @@ def quantised(vector: Vector) -> tuple[float, bytes]:
     """
     scale = float(np.abs(vector).max()) / 127.0
     return scale, np.rint(vector / np.float32(scale)).astype(np.int8).tobytes()
+
+
+def distinct(numbers: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """Each once, in order. `np.unique` loads a part of NumPy at its first call, which would keep the event loop."""
+    ordered = np.sort(numbers)
+    first = np.ones(len(ordered), dtype=np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]

@@ -44,7 +44,7 @@ class ChoicesAssembler:
             return
         try:
             self._take(orjson.loads(data), data)
-        except (ValueError, RecursionError):
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
             self._refuse("garbage")
 
     def result(self) -> Storable | NotStorable:
@@ -56,7 +56,10 @@ class ChoicesAssembler:
             return NotStorable("shape")
         if not isinstance(self._top.get("usage"), dict):
             return NotStorable("no-usage")
-        return self._whole()
+        try:
+            return self._whole()
+        except (orjson.JSONEncodeError, RecursionError):
+            return NotStorable("garbage")
 
     def _whole(self) -> Storable | NotStorable:
         answer = self._finish(self._top, [settled(self._choices[index]) for index in sorted(self._choices)])
@@ -91,7 +94,10 @@ class ChoicesAssembler:
             self._refuse("garbage")
             return
         delta = choice.get("delta")
-        if type(delta) is dict and "content" in delta:
+        if delta is not None and not isinstance(delta, dict):
+            self._refuse("garbage")
+            return
+        if delta and "content" in delta:
             _drop_placeholder(delta)
         held = self._choices.get(choice["index"])
         if held is None:

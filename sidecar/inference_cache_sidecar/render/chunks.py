@@ -61,7 +61,8 @@ def token_count(choice: Object, usage: Any, choices: int) -> int | None:
 
 
 def _running_usage(usage: Object, completion_tokens: int) -> Object:
-    prompt_tokens = usage.get("prompt_tokens") or 0
+    said = usage.get("prompt_tokens")
+    prompt_tokens = said if type(said) is int else 0
     return {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens + completion_tokens, "completion_tokens": completion_tokens}
 
 

@@ -1,7 +1,7 @@
 """What a complete answer of chat or completions must look like to be kept; plain bodies and assembled streams alike."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -18,8 +18,12 @@ def taken_in(body: bytes, policy: AnswerPolicy, judge: Judge) -> Storable | NotS
         return NotStorable("too-large")
     try:
         answer = orjson.loads(body)
+        orjson.dumps(answer)
     except orjson.JSONDecodeError:
         return NotStorable("not-json")
+    except orjson.JSONEncodeError:
+        # Nested deeper than a replay could write again.
+        return NotStorable("shape")
     if not isinstance(answer, dict):
         return NotStorable("shape")
     if is_error(answer):
@@ -32,7 +36,7 @@ def is_error(parsed: dict[str, Any]) -> bool:
 
 
 def judge_chat(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> Storable | NotStorable:
-    return _judge_choices(answer, body, policy, lambda choice: isinstance(choice.get("message"), dict))
+    return _judge_choices(answer, body, policy, lambda choice: isinstance(choice.get("message"), dict) and is_objects(_calls_of(choice)))
 
 
 def judge_completion(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> Storable | NotStorable:
@@ -53,9 +57,18 @@ def _judge_choices(
         if ending is None:
             return NotStorable("finish-reason")
         endings.append(ending)
-        if choice.get("message", choice).get("tool_calls"):
+        if _calls_of(choice):
             endings.append(Ending.TOOL_CALLS)
     return storable(answer, body, policy, endings)
+
+
+def _calls_of(choice: dict[str, Any]) -> Any:
+    message = choice.get("message")
+    return (message.get("tool_calls") if isinstance(message, dict) else None) or []
+
+
+def is_objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def ending_of(word: Any) -> Ending | None:

@@ -4,14 +4,12 @@ from typing import Any
 
 from inference_cache_sidecar.query.model import Rendition
 from inference_cache_sidecar.render import ids
-from inference_cache_sidecar.render.judging import ending_of, storable, taken_in, tokens
+from inference_cache_sidecar.render.judging import ending_of, is_objects, storable, taken_in, tokens
 from inference_cache_sidecar.render.live import IdSwap
 from inference_cache_sidecar.render.messages_assembler import MessagesAssembler
-from inference_cache_sidecar.render.messages_stream import messages_stream
+from inference_cache_sidecar.render.messages_stream import PROMPT_TOKENS, messages_stream
 from inference_cache_sidecar.render.policy import AnswerPolicy, Ending
 from inference_cache_sidecar.render.protocol import NotStorable, Storable
-
-PROMPT_TOKENS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 class MessagesRenderer:
@@ -46,10 +44,10 @@ class MessagesRenderer:
 
 def judge_message(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> Storable | NotStorable:
     content = answer.get("content")
-    if answer.get("type") != "message" or not isinstance(content, list):
+    if answer.get("type") != "message" or not is_objects(content) or not all(_is_block(block) for block in content):
         return NotStorable("shape")
-    if not content or not all(isinstance(block, dict) and isinstance(block.get("type"), str) for block in content):
-        return NotStorable("no-choices" if not content else "shape")
+    if not content:
+        return NotStorable("no-choices")
     ending = ending_of(answer.get("stop_reason"))
     if ending is None:
         return NotStorable("finish-reason")
@@ -60,3 +58,7 @@ def judge_message(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> 
     if isinstance(kept, NotStorable):
         return kept
     return Storable(kept.answer, kept.answer_id, tokens(answer, *PROMPT_TOKENS), tokens(answer, "output_tokens"), kept.reach)
+
+
+def _is_block(block: dict[str, Any]) -> bool:
+    return isinstance(block.get("type"), str) and isinstance(block.get("citations") or [], list)

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from inference_cache_sidecar.render.judging import Judge, is_error
+from inference_cache_sidecar.render.judging import Judge, is_error, taken_in
 from inference_cache_sidecar.render.merging import merge, settled
 from inference_cache_sidecar.render.policy import AnswerPolicy
 from inference_cache_sidecar.render.protocol import NotStorable, Storable
@@ -13,7 +13,7 @@ from inference_cache_sidecar.render.sse import data_of
 
 Object = dict[str, Any]
 
-_DELTAS = frozenset({"text_delta", "thinking_delta", "signature_delta", "input_json_delta", "citations_delta"})
+_DELTAS = ("text_delta", "thinking_delta", "signature_delta", "input_json_delta", "citations_delta")
 
 
 class MessagesAssembler:
@@ -35,7 +35,7 @@ class MessagesAssembler:
             return
         try:
             self._take(orjson.loads(data), data)
-        except (ValueError, RecursionError):
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
             self._refuse("garbage")
 
     def result(self) -> Storable | NotStorable:
@@ -43,17 +43,16 @@ class MessagesAssembler:
             return self._refused
         if not self._done or self._message is None or self._open:
             return NotStorable("unfinished")
-        answer = self._whole(self._message)
-        if isinstance(answer, NotStorable):
-            return answer
-        # The standard encoder keeps integers of any size in a tool's input.
-        body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
-        return self._judge(answer, body, self._policy)
+        try:
+            answer = self._whole(self._message)
+            # The standard encoder keeps integers of any size in a tool's input.
+            body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+        except (UnicodeEncodeError, RecursionError):
+            return NotStorable("garbage")
+        return taken_in(body, self._policy, self._judge)
 
-    def _whole(self, message: Object) -> Object | NotStorable:
+    def _whole(self, message: Object) -> Object:
         content = [_finished(settled(self._blocks[index])) for index in sorted(self._blocks)]
-        if any(block is None for block in content):
-            return NotStorable("length" if message.get("stop_reason") == "max_tokens" else "shape")
         # vLLM's plain answer leaves out what is null, and says nothing as one empty text.
         said = {key: value for key, value in message.items() if value is not None}
         return {**said, "content": content or [{"type": "text", "text": ""}]}
@@ -112,7 +111,7 @@ class MessagesAssembler:
         return True
 
     def _close(self, index: Any) -> bool:
-        if index not in self._open:
+        if type(index) is not int or index not in self._open:
             return False
         self._open.discard(index)
         return True

@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from inference_cache_sidecar.render.judging import tokens
 from inference_cache_sidecar.render.sse import named_event
 
 Object = dict[str, Any]
 
-_CACHE_TOKENS = ("cache_read_input_tokens", "cache_creation_input_tokens")
+PROMPT_TOKENS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _LATE = frozenset({"content", "stop_reason", "stop_sequence", "usage"})
 
 
@@ -21,23 +22,20 @@ def messages_stream(answer: bytes) -> bytes:
 
 def _events(whole: Object) -> Iterator[Object]:
     begun = {key: [] if key == "content" else value for key, value in whole.items() if key not in _LATE or key == "content"}
-    usage = whole.get("usage")
     yield {
         "type": "message_start",
-        "message": {**begun, "stop_reason": None, "stop_sequence": None, "usage": _usage_at_start(usage)},
+        "message": {**begun, "stop_reason": None, "stop_sequence": None, "usage": _usage_at_start(whole)},
     }
     for index, block in enumerate(whole["content"]):
         yield from _block_events(index, block)
     delta = {"stop_reason": whole.get("stop_reason"), "stop_sequence": whole.get("stop_sequence")}
-    yield {"type": "message_delta", "delta": delta, "usage": usage}
+    yield {"type": "message_delta", "delta": delta, "usage": whole.get("usage")}
     yield {"type": "message_stop"}
 
 
-def _usage_at_start(usage: Any) -> Object:
+def _usage_at_start(whole: Object) -> Object:
     """Before anything is generated vLLM does not say yet which part of the prompt was cached."""
-    said = usage if isinstance(usage, dict) else {}
-    prompt = sum(said.get(name) or 0 for name in ("input_tokens", *_CACHE_TOKENS))
-    return {"input_tokens": prompt, "output_tokens": 0}
+    return {"input_tokens": tokens(whole, *PROMPT_TOKENS), "output_tokens": 0}
 
 
 def _block_events(index: int, block: Object) -> Iterator[Object]:

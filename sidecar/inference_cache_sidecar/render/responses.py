@@ -6,7 +6,7 @@ import orjson
 
 from inference_cache_sidecar.query.model import Rendition
 from inference_cache_sidecar.render import ids
-from inference_cache_sidecar.render.judging import ending_of, is_error, storable, taken_in, tokens
+from inference_cache_sidecar.render.judging import ending_of, is_error, is_objects, storable, taken_in, tokens
 from inference_cache_sidecar.render.live import IdSwap
 from inference_cache_sidecar.render.members import members
 from inference_cache_sidecar.render.policy import AnswerPolicy, Ending
@@ -14,8 +14,8 @@ from inference_cache_sidecar.render.protocol import NotStorable, Storable
 from inference_cache_sidecar.render.responses_stream import responses_stream
 from inference_cache_sidecar.render.sse import data_of
 
-_TERMINAL = frozenset({"response.completed", "response.incomplete"})
-_FAILED = frozenset({"response.failed", "response.cancelled", "error"})
+_TERMINAL = ("response.completed", "response.incomplete")
+_FAILED = ("response.failed", "response.cancelled", "error")
 
 
 class ResponsesRenderer:
@@ -50,7 +50,7 @@ class ResponsesRenderer:
 
 def judge_response(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> Storable | NotStorable:
     output = answer.get("output")
-    if not isinstance(output, list) or not all(isinstance(item, dict) for item in output):
+    if not is_objects(output) or not all(is_objects(item.get(key) or []) for item in output for key in ("content", "summary")):
         return NotStorable("shape")
     ending = _ending(answer)
     if ending is None:

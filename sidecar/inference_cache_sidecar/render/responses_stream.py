@@ -75,10 +75,10 @@ class _Item:
             began = {**part, text_key: "", "logprobs": []} if "logprobs" in part else {**part, **({text_key: ""} if text_key else {})}
             self._event(f"{around}.added", {**place, "part": began})
             if text_key:
-                self._text(kind, part[text_key], place, part)
+                self._text(kind, part.get(text_key), place, part)
             self._event(f"{around}.done", {**place, "part": part})
 
-    def _text(self, kind: str, text: str, place: Object, part: Object) -> None:
+    def _text(self, kind: str, text: Any, place: Object, part: Object) -> None:
         logprobs: Object = {"logprobs": []} if "logprobs" in part else {}
         said = {"logprobs": [_without_bytes(token) for token in part.get("logprobs") or ()]} if logprobs else {}
         if text:

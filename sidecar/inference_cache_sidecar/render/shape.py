@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+from inference_cache_sidecar.render.judging import is_objects
 from inference_cache_sidecar.render.protocol import NotStorable
 
 Object = dict[str, Any]
@@ -32,7 +33,7 @@ def filled(names: Iterable[str], said: Object) -> Object:
 def chat_answer(top: Object, choices: list[Object]) -> Object | NotStorable:
     whole = []
     for choice in choices:
-        if choice.get("finish_reason") == "length" and choice.get("delta", {}).get("tool_calls"):
+        if choice.get("finish_reason") == "length" and (choice.get("delta") or {}).get("tool_calls"):
             # vLLM's plain answer shows the raw text instead of half a call.
             return NotStorable("length")
         whole.append(_chat_choice(choice))
@@ -40,7 +41,7 @@ def chat_answer(top: Object, choices: list[Object]) -> Object | NotStorable:
 
 
 def _chat_choice(choice: Object) -> Object:
-    choice["message"] = _message(choice.pop("delta", {}), choice.get("finish_reason"))
+    choice["message"] = _message(choice.pop("delta", None) or {}, choice.get("finish_reason"))
     _fill_logprobs(choice.get("logprobs"))
     return filled(CHAT_CHOICE, choice)
 
@@ -48,7 +49,8 @@ def _chat_choice(choice: Object) -> Object:
 def _message(delta: Object, finish_reason: Any) -> Object:
     if "content" not in delta:
         delta["content"] = _content_when_none_came(delta, finish_reason)
-    for call in delta.get("tool_calls") or ():
+    calls = delta.get("tool_calls")
+    for call in calls if is_objects(calls) else ():
         call.pop("index", None)
     if not delta.get("tool_calls"):
         delta.pop("tool_calls", None)
@@ -67,11 +69,10 @@ def _content_when_none_came(delta: Object, finish_reason: Any) -> str | None:
 def _fill_logprobs(logprobs: Any) -> None:
     """A stream leaves out what is at its default."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    for token in content or ():
-        if isinstance(token, dict):
-            token.setdefault("logprob", -9999.0)
-            token.setdefault("bytes", None)
-            token.setdefault("top_logprobs", [])
+    for token in content if is_objects(content) else ():
+        token.setdefault("logprob", -9999.0)
+        token.setdefault("bytes", None)
+        token.setdefault("top_logprobs", [])
 
 
 def completion_answer(top: Object, choices: list[Object]) -> Object | NotStorable:

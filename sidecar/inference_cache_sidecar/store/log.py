@@ -15,6 +15,8 @@ HEAD_BYTES: Final = _HEAD.size
 _SHARE_OF_SEGMENT = 8
 _HOLES_WORTH_EMPTYING = 5
 """A segment is emptied once a fifth of it is holes: four records are moved for each one's room."""
+_HOLES_WORTH_LOOKING_FOR = 16
+"""The same when none has that many, as when a store has just become full and all are alike."""
 _OFFSET_BITS = 32
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 _SEGMENT_OVERHEAD = 512
@@ -35,6 +37,10 @@ class Segment:
         return self.end - self.live
 
 
+def _holes(segment: Segment) -> int:
+    return segment.holes
+
+
 class Log:
     """Records (slot, bytes) by place, a number. A record too large for a segment gets a mapping of its own."""
 
@@ -42,6 +48,8 @@ class Log:
         self.segment_bytes = segment_bytes
         self.mapped = 0
         """Bytes of all mappings, and what keeping them costs."""
+        self.live = 0
+        """Bytes of records not freed."""
         self._segments: dict[int, Segment] = {}
         self._next = 0
         self._open: Segment | None = None
@@ -64,6 +72,7 @@ class Log:
         segment.memory[at + HEAD_BYTES : at + size] = packed
         segment.end += size
         segment.live += size
+        self.live += size
         return segment.number << _OFFSET_BITS | at
 
     def read(self, place: int) -> bytes:
@@ -82,6 +91,7 @@ class Log:
         segment = self._segments[place >> _OFFSET_BITS]
         length: int = _HEAD.unpack_from(segment.memory, place & _OFFSET_MASK)[1]
         segment.live -= length + HEAD_BYTES
+        self.live -= length + HEAD_BYTES
         if segment.live == 0:
             self.drop(segment)
         elif segment is not self._open:
@@ -89,10 +99,14 @@ class Log:
         return length
 
     def sparse(self) -> Segment | None:
-        """A segment worth emptying, if there is one: the one of those found so that has most holes."""
-        found = [self._segments[number] for number in self._sparse if number in self._segments]
-        self._sparse = [segment.number for segment in found]
-        return max(found, key=lambda segment: segment.holes, default=None)
+        """A segment worth emptying, if there is one: among those noted, else, at more cost, among all."""
+        noted = [self._segments[number] for number in self._sparse if number in self._segments]
+        self._sparse = [segment.number for segment in noted]
+        if noted:
+            return max(noted, key=_holes)
+        closed = (segment for segment in self._segments.values() if segment is not self._open)
+        emptiest = max(closed, key=_holes, default=None)
+        return emptiest if emptiest and emptiest.holes >= emptiest.size // _HOLES_WORTH_LOOKING_FOR else None
 
     def records(self, segment: Segment) -> Iterator[tuple[int, int, int]]:
         """Slot, place and length of every record ever written to the segment, freed ones too."""
@@ -107,6 +121,7 @@ class Log:
         del self._segments[segment.number]
         segment.memory.close()
         self.mapped -= segment.size + _SEGMENT_OVERHEAD
+        self.live -= segment.live
         if segment is self._open:
             self._open = None
 

@@ -28,6 +28,9 @@ _FIXED_BYTES = 256 * 1024
 _OVERHEAD_PER_ENTRY = 160
 _GROWTH_ALLOWANCE = 16 * 1024
 """Room left for what a put makes grow beside the log."""
+_NEARLY_FULL = 0.85
+_LIVE_SHARE = 0.9
+"""Of the log, once the store is nearly full; the rest are holes, so that segments worth emptying are found."""
 _TURN_SECONDS = 0.003
 """How long the loop is kept before it is given way to."""
 
@@ -85,6 +88,7 @@ class MemoryStore:
         self._keep(entry, packed, vector, per_byte)
         self._stored += 1
         await self._make_room(0, None)
+        self._evict_ahead()
         return True
 
     async def delete(self, digest: bytes) -> bool:
@@ -112,10 +116,14 @@ class MemoryStore:
         turn = _Turn()
         for slot in self._held():
             entry = self._unpacked(slot)
-            if entry is not None and (self._drop_if_flushed(slot, entry) or self._drop_if_lapsed(slot, entry)):
-                await self._empty_sparse(turn)
+            if entry is not None and not self._drop_if_flushed(slot, entry):
+                self._drop_if_lapsed(slot, entry)
             await turn.give_way_if_over()
-        return self._expired + self._flushed - before
+        dropped = self._expired + self._flushed - before
+        while (sparse := self._log.sparse()) is not None:
+            self._empty(sparse)
+            await turn.give_way_if_over()
+        return dropped
 
     def stats(self) -> StoreStats:
         return StoreStats(
@@ -180,7 +188,7 @@ class MemoryStore:
         slot = self._slots.find(entry.digest)
         uses = 0
         if slot is None:
-            slot = self._new_slot()
+            slot = self._slots.take()
         else:
             uses = self._worth.uses(slot)
             self._clear(slot, vector_of=None if vector is None else entry.scope)
@@ -188,12 +196,6 @@ class MemoryStore:
         self._slots.fill(slot, self._log.append(slot, packed), lapses, vector is not None)
         self._worth.entered(slot, per_byte, uses)
         self._packed_bytes += len(packed)
-
-    def _new_slot(self) -> int:
-        slot = self._slots.take()
-        if slot == self._slots.high - 1 and not self._worth.knows(slot):
-            self._worth.add_slot()
-        return slot
 
     def _drop(self, slot: int) -> None:
         self._worth.left(slot)
@@ -253,6 +255,11 @@ class MemoryStore:
         self._evicted += 1
         return True
 
+    def _evict_ahead(self) -> None:
+        """Near the cap each put makes holes for later ones, else the first put past it would have to make them all."""
+        if self._used_bytes() > _NEARLY_FULL * self._max_bytes and self._log.live > _LIVE_SHARE * self._log.mapped:
+            self._evict(None)
+
     def _empty(self, segment: Segment) -> None:
         """Move what lives in a segment to the log's end, and give the segment back."""
         places = self._slots.places
@@ -260,11 +267,6 @@ class MemoryStore:
             if places[slot] == place:
                 places[slot] = self._log.append(slot, self._log.read(place))
         self._log.drop(segment)
-
-    async def _empty_sparse(self, turn: "_Turn") -> None:
-        while (sparse := self._log.sparse()) is not None:
-            self._empty(sparse)
-            await turn.give_way_if_over()
 
 
 class _Turn:

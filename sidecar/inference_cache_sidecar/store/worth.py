@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference_cache_contract.entry import Entry
+from inference_cache_sidecar.index.vectors import distinct
 
 EMPTY: Final = float("inf")
 """The priority of a slot that holds nothing: never the lowest."""
@@ -45,13 +46,12 @@ class Worth:
     def nbytes(self) -> int:
         return getsizeof(self._priority) + getsizeof(self._per_use) + getsizeof(self._uses)
 
-    def add_slot(self) -> None:
-        self._priority.append(EMPTY)
-        self._per_use.append(0.0)
-        self._uses.append(0)
-
     def entered(self, slot: int, cost_per_byte: float, uses: int = 0) -> None:
         """`uses` is what a replaced entry of the same digest had: it is asked for as often as before."""
+        if slot == len(self._priority):
+            self._priority.append(EMPTY)
+            self._per_use.append(0.0)
+            self._uses.append(0)
         self._per_use[slot] = cost_per_byte
         self._uses[slot] = uses
         self.used(slot)
@@ -96,7 +96,7 @@ class Worth:
         priorities = np.frombuffer(self._priority, dtype=np.float64)
         if len(priorities) <= _EXACT_BELOW:
             return _lowest_of(priorities, np.arange(len(priorities)))
-        sample = np.unique(self._random.integers(0, len(priorities), _SAMPLE))
+        sample = distinct(self._random.integers(0, len(priorities), _SAMPLE))
         return _lowest_of(priorities, sample) or _lowest_of(priorities, np.array([priorities.argmin()]))
 
 

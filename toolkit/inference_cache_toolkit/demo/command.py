@@ -20,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="inference-cache demo", description="Ask a few questions through the cache and show where answers come from."
     )
-    made.add_argument("--upstream", metavar="URL", help="a server with OpenAI's API, e.g. vLLM; default: a stand-in is started")
+    made.add_argument(
+        "--upstream", type=server_url, metavar="URL", help="a server with OpenAI's API, e.g. vLLM; default: a stand-in is started"
+    )
     made.add_argument("--once", action="store_true", help="end after the questions")
     made.add_argument("--port", type=int, default=SERVING_PORT, help="of the sidecar; default: %(default)s")
     made.add_argument("--admin-port", type=int, default=ADMIN_PORT, help="default: %(default)s")
@@ -28,11 +30,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def server_url(text: str) -> str:
+    """A server's address, also where somebody gave the one that clients use."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no http:// address")
+    return text.rstrip("/").removesuffix("/v1")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; the exit status."""
     asked = parser().parse_args(arguments)
-    upstream = asked.upstream.rstrip("/").removesuffix("/v1") if asked.upstream else None
-    plan = settled(Plan(asked.port, asked.standin_port, asked.admin_port, upstream, asked.once))
+    plan = settled(Plan(asked.port, asked.standin_port, asked.admin_port, asked.upstream, asked.once))
     # A supervisor's SIGTERM is to end the children as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

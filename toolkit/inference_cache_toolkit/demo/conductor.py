@@ -65,10 +65,10 @@ async def run(plan: Plan) -> None:
     """The whole demo. Raises StartError or AnswerError; its servers are gone afterwards in any case."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(_upstream(plan))
+        model = await _served_model(upstream)
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="inference-cache-"))) / "sidecar.log"
         await stack.enter_async_context(_sidecar(plan, upstream, log))
-        session = await stack.enter_async_context(aiohttp.ClientSession(plan.url))
-        model = await first_model(session)
+        session = await stack.enter_async_context(aiohttp.ClientSession(plan.url, headers=_credential()))
         say(f"\nthe sidecar is {plan.url}, in front of {'a stand-in for vLLM at ' if plan.upstream is None else ''}{upstream}\n")
         await _ask_all(session, model)
         if not plan.once:
@@ -81,6 +81,18 @@ def _upstream(plan: Plan) -> AbstractAsyncContextManager[str]:
     if plan.upstream is not None:
         return nullcontext(plan.upstream)
     return serving(Standin(models=("demo-model",), writer=Writer(20, known=ANSWERS), pace=PACE), HOST, plan.standin_port)
+
+
+def _credential() -> dict[str, str]:
+    """For a server of one's own that asks for a key."""
+    key = os.environ.get("OPENAI_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+async def _served_model(upstream: str) -> str:
+    """Asked of the server itself, so that a wrong address is noticed at once."""
+    async with aiohttp.ClientSession(upstream, headers=_credential()) as session:
+        return await first_model(session)
 
 
 @asynccontextmanager

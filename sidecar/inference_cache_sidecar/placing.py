@@ -1,0 +1,74 @@
+"""Where a request's answer belongs: query, caller, scope and digest. Called by the pipeline for every cacheable request.
+
+Requests that were placed lately are remembered by their very bytes and the headers that matter, since repeated questions
+are what a cache is for: parsing, canonical prompt and four hashes are then not done again.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from inference_cache_contract.endpoints import Endpoint
+from inference_cache_contract.scope import Environment, digest_of, scope_of
+from inference_cache_sidecar.access import Caller, Tenancy
+from inference_cache_sidecar.identity import UpstreamIdentity
+from inference_cache_sidecar.query.model import Bypass, BypassReason, Query
+from inference_cache_sidecar.query.parse import parse
+from inference_cache_sidecar.query.rules import QueryRules
+
+REMEMBERED: Final = 2048
+REMEMBERED_BODY_BYTES: Final = 2048
+"""Longer bodies are parsed anew: what is remembered stays under some 8 MiB."""
+
+_DETERMINING: Final = ("Authorization", "x-api-key", "Content-Type", "Content-Encoding", "Origin", "Cookie")
+"""All headers that parser and tenancy look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    query: Query
+    caller: Caller
+    scope: bytes
+    digest: bytes
+    doubts: int
+    """The identity's doubts that it was made under; it counts only under the same."""
+
+
+class Placer:
+    def __init__(self, cache: str, identity: UpstreamIdentity, tenancy: Tenancy, rules: QueryRules) -> None:
+        self.rules = rules
+        self._cache = cache
+        self._identity = identity
+        self._tenancy = tenancy
+        self._remembered: OrderedDict[tuple[object, ...], Place] = OrderedDict()
+
+    def place(self, request: web.BaseRequest, endpoint: Endpoint, body: bytes) -> Place | BypassReason:
+        if not self._identity.confirmed:
+            return BypassReason.UPSTREAM_UNCONFIRMED
+        if len(body) > REMEMBERED_BODY_BYTES:
+            return self._placed(request, endpoint, body)
+        headers = request.headers
+        key = (endpoint, body, *(headers.get(name) for name in _DETERMINING))
+        known = self._remembered.get(key)
+        if known is not None and known.doubts == self._identity.doubts:
+            return known
+        place = self._placed(request, endpoint, body)
+        if isinstance(place, Place):
+            self._remember(key, place)
+        return place
+
+    def _remember(self, key: tuple[object, ...], place: Place) -> None:
+        self._remembered[key] = place
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _placed(self, request: web.BaseRequest, endpoint: Endpoint, body: bytes) -> Place | BypassReason:
+        query = parse(endpoint, body, request.headers, self.rules)
+        if isinstance(query, Bypass):
+            return query.reason
+        identity, caller = self._identity, self._tenancy.caller(request.headers)
+        environment = Environment(self._cache, identity.revision, caller.tenant, identity.root_of(query.model))
+        scope = scope_of(environment, query.endpoint.value, query.determinants)
+        return Place(query, caller, scope, digest_of(scope, query.canonical), identity.doubts)

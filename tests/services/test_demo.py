@@ -1,0 +1,75 @@
+"""`inference-cache demo` as a newcomer runs it: in a process of its own, ended by itself or by a signal."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+from inference_cache_toolkit.processes import free_port
+
+PROGRAM = Path(sys.executable).with_name("inference-cache")
+
+
+def command(*arguments: str) -> list[str]:
+    ports = [f"{flag}={free_port()}" for flag in ("--port", "--admin-port", "--standin-port")]
+    return [str(PROGRAM), "demo", *ports, *arguments]
+
+
+def demo(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=120)
+
+
+def sources(printed: str) -> dict[tuple[str, str], str]:
+    """Where each question was answered from, by its title and text."""
+    rows = [line for line in printed.splitlines() if "  " in line and line.rstrip().endswith(("ms", " s"))]
+    return {(row[:25].strip(), row[26:70].strip()): row[71:109].strip() for row in rows}
+
+
+def test_demo_shows_hits_of_both_kinds_and_every_refusal() -> None:
+    run = demo("--once")
+    assert run.returncode == 0, run.stderr
+    found = sources(run.stdout)
+    assert found["a new question", "How do I reset my password?"] == "model"
+    assert found["the same again", "How do I reset my password?"] == "cache, same question"
+    assert found["written otherwise", "how do I reset my password"] == "cache, same question"
+    assert found["the same, streamed", "How do I reset my password?"] == "cache, same question"
+    assert found["in other words", "How can I reset my password?"].startswith("cache, similar question (0.9")
+    assert found["its opposite", "Does the warranty not cover water damage?"].startswith("model, refused: negation")
+    assert found["another number", "Does version 3.1 support single sign-on?"].startswith("model, refused: number")
+    assert found["the other direction", "How do I convert EUR to USD?"].startswith("model, refused: ")
+    assert found["rephrased in the same", "What does it cost a month?"].startswith("cache, similar question")
+    assert found["the same in another", "What does it cost per month?"] == "model"
+    assert run.stdout.count("model, shared with another caller") == 4
+
+
+def test_demo_stays_until_a_signal_and_takes_its_children_with_it() -> None:
+    with subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert "curl" in _until(running.stdout, "Ctrl-C")
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
+    assert children
+    assert [child for child in children if Path(f"/proc/{child}").exists()] == []
+
+
+def _until(stream: IO[str], words: str) -> str:
+    said = ""
+    for line in stream:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"the demo ended without saying {words!r}:\n{said}")
+
+
+def test_demo_against_the_real_vllm_uses_its_first_model(vllm: object) -> None:
+    run = demo("--once", "--upstream", vllm.url)  # type: ignore[attr-defined]  # the fixture's type lives in conftest
+    assert run.returncode == 0, run.stderr
+    assert sources(run.stdout)["the same again", "How do I reset my password?"] in {"cache, same question", "model"}
+
+
+def test_demo_says_so_where_nobody_is_behind_it() -> None:
+    run = demo("--once", "--upstream", f"http://127.0.0.1:{free_port()}")
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
