@@ -151,7 +151,7 @@ class Answers:
 @dataclass(frozen=True, slots=True)
 class Limits:
     body_bytes: Annotated[int, Says(BYTES, "a longer request body is streamed through uncached")] = 2**20
-    answer_bytes: Annotated[int, Says(BYTES, "a longer answer is passed on but not stored")] = 8 * 2**20
+    answer_bytes: Annotated[int, Says(BYTES, "a longer answer is passed on but not stored: taking it in would hold up others")] = 2 * 2**20
     header_bytes: Annotated[int, Says(BYTES, "longer request headers are refused")] = 64 * 2**10
     header_seconds: Annotated[float, Says(DURATION, "how long a client may take to send its headers", "headerTimeout")] = 10.0
     body_idle_seconds: Annotated[float, Says(DURATION, "how long a client may pause inside its body", "bodyIdleTimeout")] = 60.0

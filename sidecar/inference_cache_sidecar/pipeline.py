@@ -246,7 +246,7 @@ class Pipeline:
         if self._parts.flights.running(ask.asked.digest) is None:
             self._parts.flights.start(ask.asked.digest, ask.query, self._work(ask, Miss()))
 
-    def _serve(self, ask: Ask, hit: Hit, *, stale: str | None = None) -> web.Response:
+    def _serve(self, ask: Ask, hit: Hit, *, stale: str | None = None) -> web.StreamResponse:
         answer_id = new_id(ask) if hit.entry.answer_id else ""
         response = hit_response(ask, hit, hit.entry.age(self._parts.clock()), answer_id, stale=stale)
         metrics = self._parts.metrics

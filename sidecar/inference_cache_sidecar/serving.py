@@ -6,6 +6,7 @@ Called by the pipeline. Raises `Unserved` where a flight that was joined cannot 
 from aiohttp import web
 from multidict import CIMultiDict
 
+from inference_cache_contract.entry import Entry
 from inference_cache_sidecar import cache_status
 from inference_cache_sidecar import headers as header_rules
 from inference_cache_sidecar.asking import Ask
@@ -13,6 +14,7 @@ from inference_cache_sidecar.errors import SidecarError
 from inference_cache_sidecar.flights import Flight, Reader
 from inference_cache_sidecar.outcome import Answered, Hit, Miss
 from inference_cache_sidecar.relay import Relayed, break_off
+from inference_cache_sidecar.replay import Replay
 
 _OWN_TO_THE_LEADER = ("set-cookie", "date", "x-request-id", "age")
 _SSE = "text/event-stream; charset=utf-8"
@@ -27,20 +29,27 @@ def new_id(ask: Ask) -> str:
     return ask.renderer.new_id(ask.request.headers.get("X-Request-Id"))
 
 
-def hit_response(ask: Ask, hit: Hit, age_seconds: float, answer_id: str, *, stale: str | None = None) -> web.Response:
+def hit_response(ask: Ask, hit: Hit, age_seconds: float, answer_id: str, *, stale: str | None = None) -> Replay:
     """A replay under `answer_id`. `stale` says why an entry past its end is served."""
-    entry, query = hit.entry, ask.query
-    headers = CIMultiDict(entry.headers)
-    if query.rendition.stream:
-        body = ask.renderer.stream(entry.answer, entry.answer_id, answer_id, query.rendition)
-        headers["Content-Type"] = _SSE
+    entry = hit.entry
+    status = cache_status.hit(hit.kind, hit.remaining_seconds, entry.digest.hex(), hit.similarity, stale=stale)
+    return _replay(ask, entry, answer_id, age_seconds, status)
+
+
+def _replay(ask: Ask, entry: Entry, answer_id: str, age_seconds: float, status: str) -> Replay:
+    rendition = ask.query.rendition
+    if rendition.stream:
+        body, content_type = ask.renderer.stream(entry.answer, entry.answer_id, answer_id, rendition), _SSE
     else:
-        body = ask.renderer.plain(entry.answer, entry.answer_id, answer_id)
-        headers["Content-Type"] = "application/json"
-    headers["Age"] = str(int(age_seconds))
-    headers["Cache-Control"] = header_rules.DOWNSTREAM_CACHE_CONTROL
-    headers["Cache-Status"] = cache_status.hit(hit.kind, hit.remaining_seconds, entry.digest.hex(), hit.similarity, stale=stale)
-    return web.Response(body=body, headers=headers)
+        body, content_type = ask.renderer.plain(entry.answer, entry.answer_id, answer_id), "application/json"
+    headers = [(name, value) for name, value in entry.headers if name != "content-type"]
+    headers += (
+        ("Content-Type", content_type),
+        ("Age", str(int(age_seconds))),
+        ("Cache-Control", header_rules.DOWNSTREAM_CACHE_CONTROL),
+        ("Cache-Status", status),
+    )
+    return Replay(body, headers)
 
 
 async def flight_response(ask: Ask, reader: Reader, answered: Answered, *, leader: bool) -> web.StreamResponse:
@@ -52,15 +61,13 @@ async def flight_response(ask: Ask, reader: Reader, answered: Answered, *, leade
     return await _plain(ask, reader, answered, leader)
 
 
-async def _other_rendition(ask: Ask, flight: Flight, answered: Answered) -> web.Response:
+async def _other_rendition(ask: Ask, flight: Flight, answered: Answered) -> Replay:
     """A plain client on a streamed answer, or the reverse: served from the entry once there is one."""
     await flight.finished()
     entry = flight.entry
     if entry is None:
         raise UnservedError("nothing was stored to render from")
-    response = hit_response(ask, Hit(entry, "exact", entry.ttl_seconds), 0.0, new_id(ask) if entry.answer_id else "")
-    response.headers["Cache-Status"] = _status(answered, ask, leader=False, stored=True)
-    return response
+    return _replay(ask, entry, new_id(ask) if entry.answer_id else "", 0.0, _status(answered, ask, leader=False, stored=True))
 
 
 async def _live(ask: Ask, reader: Reader, answered: Answered, leader: bool) -> web.StreamResponse:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from inference_cache_toolkit.processes import free_port
 
 PROGRAM = Path(sys.executable).with_name("inference-cache")
@@ -41,26 +43,32 @@ def test_demo_shows_hits_of_both_kinds_and_every_refusal() -> None:
     assert found["rephrased in the same", "What does it cost a month?"].startswith("cache, similar question")
     assert found["the same in another", "What does it cost per month?"] == "model"
     assert run.stdout.count("model, shared with another caller") == 4
+    assert "20 answers, 10 calls of the model, 10 saved." in run.stdout
 
 
-def test_demo_stays_until_a_signal_and_takes_its_children_with_it() -> None:
-    with subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        assert "curl" in _until(running.stdout, "Ctrl-C")
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        running.send_signal(signal.SIGINT)
-        assert running.wait(20) == 0
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        pytest.param(signal.SIGINT, "Ctrl-C", id="SIGINT after the questions"),
+        pytest.param(signal.SIGTERM, "the same again", id="SIGTERM amid them"),
+    ],
+)
+def test_demo_stays_until_a_signal_and_takes_its_children_with_it(number: signal.Signals, words: str) -> None:
+    with subprocess.Popen(command(), stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            _until(running.stdout, words)
+            children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+            running.send_signal(number)
+            assert running.wait(20) == 0
+        finally:
+            running.kill()
     assert children
     assert [child for child in children if Path(f"/proc/{child}").exists()] == []
 
 
-def _until(stream: IO[str], words: str) -> str:
-    said = ""
-    for line in stream:
-        said += line
-        if words in line:
-            return said
-    raise AssertionError(f"the demo ended without saying {words!r}:\n{said}")
+def _until(stream: IO[str], words: str) -> None:
+    assert any(words in line for line in stream), f"the demo ended without saying {words!r}"
 
 
 def test_demo_against_the_real_vllm_uses_its_first_model(vllm: object) -> None:

@@ -1,6 +1,7 @@
 """The toolkit reads the Cache-Status header that the sidecar writes."""
 
 import pytest
+
 from inference_cache_sidecar import cache_status as writing
 from inference_cache_toolkit.cache_status import CacheStatus, read_cache_status
 

@@ -80,6 +80,13 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "no_such_package" in capsys.readouterr().err
 
 
+def test_folder_with_other_things_in_it_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert embedding_model.main(["--out", str(tmp_path)]) == 1
+    assert "thesis.txt" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_tokenizer_neither_pads_nor_cuts(int8: Path) -> None:
     tokenizer = json.loads((int8 / TOKENIZER_FILE).read_bytes())
     assert (tokenizer["padding"], tokenizer["truncation"]) == (None, None)

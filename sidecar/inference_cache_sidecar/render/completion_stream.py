@@ -1,16 +1,15 @@
 """A stored completion replayed as vLLM would have streamed it, each choice's text in one chunk."""
 
-import orjson
-
 from inference_cache_sidecar.query.model import Rendition
 from inference_cache_sidecar.render.chunks import ChunkWriter, extras_of, token_count
+from inference_cache_sidecar.render.parsing import parsed
 from inference_cache_sidecar.render.shape import COMPLETION, COMPLETION_CHOICE, Object
 
 _OWN_PLACE = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "metrics"})
 
 
 def completion_stream(answer: bytes, answer_id: str, rendition: Rendition) -> bytes:
-    whole = orjson.loads(answer)
+    whole = parsed(answer)
     writer = ChunkWriter(whole, "text_completion", answer_id, rendition)
     choices = whole["choices"]
     extras = {name: value for name, value in extras_of(whole, COMPLETION).items() if name not in _OWN_PLACE}

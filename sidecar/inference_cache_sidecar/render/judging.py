@@ -5,6 +5,7 @@ from typing import Any, TypeGuard
 
 import orjson
 
+from inference_cache_sidecar.render.parsing import parsed
 from inference_cache_sidecar.render.policy import ENDINGS, AnswerPolicy, Ending
 from inference_cache_sidecar.render.protocol import NotStorable, Storable
 
@@ -17,7 +18,7 @@ def taken_in(body: bytes, policy: AnswerPolicy, judge: Judge) -> Storable | NotS
     if len(body) > policy.max_answer_bytes:
         return NotStorable("too-large")
     try:
-        answer = orjson.loads(body)
+        answer = parsed(body)
         orjson.dumps(answer)
     except orjson.JSONDecodeError:
         return NotStorable("not-json")
@@ -31,8 +32,8 @@ def taken_in(body: bytes, policy: AnswerPolicy, judge: Judge) -> Storable | NotS
     return judge(answer, body, policy)
 
 
-def is_error(parsed: dict[str, Any]) -> bool:
-    return parsed.get("error") is not None or parsed.get("object") == "error" or parsed.get("type") == "error"
+def is_error(said: dict[str, Any]) -> bool:
+    return said.get("error") is not None or said.get("object") == "error" or said.get("type") == "error"
 
 
 def judge_chat(answer: dict[str, Any], body: bytes, policy: AnswerPolicy) -> Storable | NotStorable:

@@ -140,7 +140,7 @@ def _finished(block: Object) -> Object | None:
     if written:
         try:
             block["input"] = json.loads(written)
-        except (ValueError, RecursionError):
+        except (ValueError, TypeError, RecursionError):
             return None
     if block.get("type") == "tool_use" and not isinstance(block.get("input"), dict):
         return None

@@ -47,7 +47,7 @@ class AnswerPolicy:
     length: Reaches = "Exact"
     tool_calls: Reaches = "Exact"
     content_filter: Reaches = "Never"
-    max_answer_bytes: int = 4 * 1024 * 1024
+    max_answer_bytes: int = 2 * 1024 * 1024
     """Larger answers are passed on but not kept; bounds the memory of an assembler too."""
 
     def reach(self, endings: Iterable[Ending]) -> Reach | NotStorable:

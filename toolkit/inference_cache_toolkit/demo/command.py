@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,13 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; the exit status."""
     asked = parser().parse_args(arguments)
     plan = settled(Plan(asked.port, asked.standin_port, asked.admin_port, asked.upstream, asked.once))
-    # A supervisor's SIGTERM is to end the children as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        asyncio.run(run(plan))
-    except KeyboardInterrupt:
-        return 0
+        asyncio.run(_until_told(plan))
     except (StartError, AnswerError, aiohttp.ClientError) as error:
         print(f"inference-cache demo: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+async def _until_told(plan: Plan) -> None:
+    """Run, and end by Ctrl-C or a supervisor's SIGTERM in the same orderly way."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await run(plan)
