@@ -78,7 +78,7 @@ def test_an_empty_spec_has_the_documented_defaults() -> None:
     assert (spec.sampling.cache, spec.tenancy.source, spec.trusted_headers.sources) == ("Unstated", "Authorization", ())
     assert spec.store.memory.max_bytes == 512 * 2**20
     assert (spec.answers.length, spec.answers.tool_calls, spec.answers.content_filter) == ("Exact", "Exact", "Never")
-    assert (spec.limits.body_bytes, spec.limits.answer_bytes, spec.limits.header_bytes) == (2**20, 2**23, 2**16)
+    assert (spec.limits.body_bytes, spec.limits.answer_bytes, spec.limits.header_bytes) == (2**20, 2**21, 2**16)
     assert spec.limits.upstream_idle_seconds == 0
     assert spec.limits.connections is None
 

@@ -17,7 +17,7 @@ class Embedder(Protocol):
     """SHA-256 (hex) of model and tokenizer: vectors of different digests are never compared."""
 
     def embed(self, texts: Sequence[str]) -> list[Vector | None]:
-        """One vector a text; None for a text that would not be seen whole: longer than `max_tokens`, or with characters unknown to the model."""
+        """One vector a text; None for a text not seen whole: longer than `max_tokens`, or with characters unknown to the model."""
         ...
 
 
