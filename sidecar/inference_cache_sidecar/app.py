@@ -9,7 +9,7 @@ import logging
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +57,7 @@ DIMENSIONS: Final = 384
 DRAIN_SECONDS: Final = 30.0
 PURGE_SECONDS: Final = 30.0
 BACKLOG: Final = 1024
+EmbedderLoader = Callable[[str, Path | None], Embedder]
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +69,8 @@ class Running:
     admin: Address
     parts: Parts
     embedder: LateEmbedder | None
+    store: MemoryStore
+    index: ScopedIndex
 
 
 def run(settings: Settings) -> None:
@@ -91,8 +94,8 @@ async def _serve(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Open everything in order, and close it in the reverse one."""
+async def running(settings: Settings, load: EmbedderLoader = load_embedder) -> AsyncIterator[Running]:
+    """Open everything in order, and close it in the reverse one. `load` makes the embedder, off the event loop."""
     spec = settings.spec
     metrics, epochs, served = Metrics(), MemoryEpochs(), Served()
     async with AsyncExitStack() as stack:
@@ -103,7 +106,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(upstream.close)
         identity = UpstreamIdentity(upstream, spec.model.version)
         stack.push_async_callback(_ended, asyncio.create_task(identity.run()))
-        embedder = _embedder(spec, metrics)
+        embedder = _embedder(spec, metrics, load)
         if embedder is not None:
             embedder.start()
             stack.push_async_callback(embedder.close)
@@ -115,7 +118,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(access.close)
         flights = Flights(spec.limits.answer_bytes)
         stack.push_async_callback(flights.close)
-        lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), time.time)
+        lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), time.time, partial(metrics.stage, Stage.SEARCH))
         keeper = Keeper(store, epochs, identity, metrics, time.time, spec.model.version)
         parts = Parts(
             upstream=upstream,
@@ -138,7 +141,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         listen = await _listening(stack, settings, Pipeline(parts, _pipeline_rules(spec)))
         administration = Administration(settings, parts, store, epochs, embedder, Flusher(epochs, store))
         admin = await _administered(stack, settings, administration)
-        yield Running(listen, admin, parts, embedder)
+        yield Running(listen, admin, parts, embedder, store, index)
 
 
 async def _listening(stack: AsyncExitStack, settings: Settings, pipeline: Pipeline) -> Address:
@@ -173,13 +176,13 @@ async def _purging(store: MemoryStore) -> None:
         await store.purge()
 
 
-def _embedder(spec: Spec, metrics: Metrics) -> LateEmbedder | None:
+def _embedder(spec: Spec, metrics: Metrics, load: EmbedderLoader) -> LateEmbedder | None:
     if spec.semantic.mode == "Off":
         return None
     wanted = spec.semantic.embedder
-    load: partial[Embedder] = partial(load_embedder, wanted.name, Path(wanted.path) if wanted.path else None)
+    make = partial(load, wanted.name, Path(wanted.path) if wanted.path else None)
     observe = partial(metrics.stage, Stage.EMBED)
-    return LateEmbedder(load, lambda embedder: EmbeddingWorker(embedder, WorkerLimits(wanted.deadline_seconds), observe_seconds=observe))
+    return LateEmbedder(make, lambda embedder: EmbeddingWorker(embedder, WorkerLimits(wanted.deadline_seconds), observe_seconds=observe))
 
 
 def _stale_seconds(spec: Spec) -> float:

@@ -3,6 +3,8 @@
 from typing import Final
 
 NAME: Final = "inference-cache"
+UNASKED: Final = f'{NAME}; detail="refused"'
+"""Of answers that the sidecar gives to what it cannot pass on: neither a hit nor forwarded."""
 
 
 def hit(kind: str, ttl_seconds: float, key: str, similarity: float | None = None, *, stale: str | None = None) -> str:

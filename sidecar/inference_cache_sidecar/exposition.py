@@ -89,7 +89,6 @@ def _of_requests(metrics: Metrics) -> Iterator[Metric]:
 def _of_the_semantic_tier(metrics: Metrics) -> Iterator[Metric]:
     yield _counter("guard_refusals", "Similar answers that the guard kept from being served, by rule.", "rule", metrics.refusals)
     yield _counter("semantic_shadow", "What the semantic tier would have done, where it only measures.", "outcome", metrics.shadows)
-    yield _counter("embeddings", "Prompts embedded, by outcome.", "outcome", metrics.embeddings)
     yield _counter("feedback", "Verdicts on served answers.", "verdict", metrics.verdicts)
 
 

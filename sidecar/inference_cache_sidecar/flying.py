@@ -3,11 +3,12 @@
 The pipeline starts it; `serving` turns its outcome into each reader's response.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 import aiohttp
 from multidict import CIMultiDict
@@ -25,7 +26,7 @@ from inference_cache_sidecar.lookup import Lookup
 from inference_cache_sidecar.metrics import Metrics, Stage
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
 from inference_cache_sidecar.render.protocol import NotStorable, Reach, Storable
-from inference_cache_sidecar.render.sse import EventSplitter
+from inference_cache_sidecar.render.sse import EventSplitter, ends_stream
 from inference_cache_sidecar.upstream import Upstream, chunks_of
 
 T = TypeVar("T")
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 REBUILT = ("content-length", "accept-encoding", "expect")
 """Request headers that are not upstream's business once we send the body ourselves and must read the answer."""
+
+END_SECONDS: Final = 0.25
+"""How long upstream may take to end its body after the last event of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Flying:
             return Miss()
         begun = time.monotonic()
         found = await self._lookup.similar(ask.asked)
-        self._metrics.stage(Stage.LOOKUP, time.monotonic() - begun)
+        self._metrics.stage(Stage.SIMILAR, time.monotonic() - begun)
         if isinstance(found, Miss) and found.refusal is not None:
             self._metrics.refused(found.refusal.rule)
         return found
@@ -112,13 +116,19 @@ class Flying:
             self._observe(ask, answer.status)
             events = answer.status == 200 and answer.content_type == "text/event-stream"
             flight.decide(Answered(answer.status, answer.reason or "", CIMultiDict(answer.headers), events, miss))
-            taken = await (self._take_events(flight, ask, answer) if events else self._take_plain(flight, ask, answer))
+            last = b""
+            if events:
+                taken, last = await self._take_events(flight, ask, answer)
+            else:
+                taken = await self._take_plain(flight, ask, answer)
         seconds = time.monotonic() - sent
         self._metrics.stage(Stage.UPSTREAM, seconds)
         if isinstance(taken, NotStorable):
             self._metrics.not_stored(taken.reason)
-            return
-        flight.entry = await self._or_without(self._keep(ask, taken, answer, miss, begun, seconds), None)
+        else:
+            flight.entry = await self._or_without(self._keep(ask, taken, answer, miss, begun, seconds), None)
+        if last:
+            await flight.feed(last)
 
     async def _keep(
         self, ask: Ask, taken: Storable, answer: aiohttp.ClientResponse, miss: Miss, begun: Begun, seconds: float
@@ -146,17 +156,31 @@ class Flying:
         if self._access.accepted(ask.caller.credential):
             self._identity.accepted(header_rules.credential_headers(ask.request.headers))
 
-    async def _take_events(self, flight: Flight, ask: Ask, answer: aiohttp.ClientResponse) -> Storable | NotStorable:
-        splitter = EventSplitter()
-        assembler = ask.renderer.assembler()
-        async for chunk in chunks_of(answer):
-            for event in splitter.feed(chunk):
-                assembler.feed(event)
-                await flight.feed(event)
+    async def _take_events(self, flight: Flight, ask: Ask, answer: aiohttp.ClientResponse) -> tuple[Storable | NotStorable, bytes]:
+        """What came of the stream, and its last event, which is to be fed when the answer is stored.
+
+        Clients hang up at that event: fed before, it would end a flight whose answer nobody had kept yet.
+        """
+        splitter, assembler, last = EventSplitter(), ask.renderer.assembler(), b""
+        try:
+            async with asyncio.timeout(None) as ending:
+                async for chunk in chunks_of(answer):
+                    for event in splitter.feed(chunk):
+                        assembler.feed(event)
+                        if last:
+                            await flight.feed(last)
+                        last = event if ends_stream(event) else b""
+                        if not last:
+                            await flight.feed(event)
+                    if last:
+                        ending.reschedule(asyncio.get_running_loop().time() + END_SECONDS)
+        except (TimeoutError, UpstreamAborted):
+            if not last:
+                raise
         if splitter.remainder:
-            await flight.feed(splitter.remainder)
-            return NotStorable("unfinished")
-        return assembler.result() if flight.joinable else NotStorable("too-large")
+            await flight.feed(last + splitter.remainder)
+            return NotStorable("unfinished"), b""
+        return assembler.result() if flight.joinable else NotStorable("too-large"), last
 
     async def _take_plain(self, flight: Flight, ask: Ask, answer: aiohttp.ClientResponse) -> Storable | NotStorable:
         async for chunk in chunks_of(answer):

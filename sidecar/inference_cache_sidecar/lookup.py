@@ -3,6 +3,7 @@
 The pipeline asks `exact` before anything else and `similar` inside the flight, so that equal questions in flight are embedded once.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -62,7 +63,13 @@ class Lookup:
     """Both tiers over one store. `embedder` None = exact tier only."""
 
     def __init__(
-        self, store: EntryStore, guard: Guard, embedder: AsyncEmbedder | None, stale_seconds: float, clock: Callable[[], float]
+        self,
+        store: EntryStore,
+        guard: Guard,
+        embedder: AsyncEmbedder | None,
+        stale_seconds: float,
+        clock: Callable[[], float],
+        observe_search: Callable[[float], None],
     ) -> None:
         """`stale_seconds`: how long after its end an entry is still shown to `exact`, whatever for."""
         self._store = store
@@ -70,6 +77,7 @@ class Lookup:
         self._embedder = embedder
         self._clock = clock
         self._stale_seconds = stale_seconds
+        self._observe_search = observe_search
         self.refuted = Refuted()
 
     async def exact(self, asked: Asked) -> Hit | Miss:
@@ -100,7 +108,10 @@ class Lookup:
             return Miss()
         refusal: Refusal | None = None
         nearest: float | None = None
-        for neighbour in await self._store.neighbours(asked.scope, vector, NEIGHBOURS):
+        begun = time.monotonic()
+        neighbours = await self._store.neighbours(asked.scope, vector, NEIGHBOURS)
+        self._observe_search(time.monotonic() - begun)
+        for neighbour in neighbours:
             if neighbour.similarity < asked.threshold:
                 break
             found = await self._judge(asked, neighbour)

@@ -28,7 +28,9 @@ class Stage(StrEnum):
 
     PARSE = "parse"
     ACCESS = "access"
-    LOOKUP = "lookup"
+    """Only where upstream had to be asked."""
+    SIMILAR = "similar"
+    """The whole of a semantic lookup: embedding, search and guard."""
     EMBED = "embed"
     SEARCH = "search"
     UPSTREAM = "upstream"
@@ -55,7 +57,6 @@ class Metrics:
         self.tokens_saved = Counts(("prompt", "completion"))
         self.upstream_seconds_saved = 0.0
         self.shadows = Counts()
-        self.embeddings = Counts()
         self.verdicts = Counts(Verdict)
         self.flushes = Counts()
         self.failures_opened = 0
@@ -64,6 +65,10 @@ class Metrics:
         """A request was answered; `seconds` until the answer was ready to be sent."""
         self.requests[endpoint][result] += 1
         self.request_seconds[result].observe(seconds)
+
+    def failed(self) -> None:
+        """Upstream gave no answer, and nothing stood in for it."""
+        self.requests[None][Result.ERROR] += 1
 
     def bypass(self, endpoint: Endpoint | None, reason: BypassReason) -> None:
         self.requests[endpoint][Result.BYPASS] += 1
@@ -88,9 +93,6 @@ class Metrics:
     def shadow(self, outcome: str) -> None:
         """What the semantic tier would have done, where it only measures."""
         self.shadows.add(outcome)
-
-    def embedded(self, outcome: str) -> None:
-        self.embeddings.add(outcome)
 
     def feedback(self, verdict: Verdict) -> None:
         self.verdicts.add(verdict)

@@ -25,7 +25,7 @@ from inference_cache_sidecar.identity import UpstreamIdentity
 from inference_cache_sidecar.listing import LISTED, Listing
 from inference_cache_sidecar.lookup import Asked, Lifetimes, Lookup
 from inference_cache_sidecar.marks import Trust, marks_of
-from inference_cache_sidecar.metrics import Metrics, Result
+from inference_cache_sidecar.metrics import Metrics, Result, Stage
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
 from inference_cache_sidecar.placing import Placer
 from inference_cache_sidecar.query.model import BypassReason
@@ -88,9 +88,11 @@ class Pipeline:
             return await self._answer(request, body)
         except ClientFault as fault:
             response = error_response(fault.status, str(fault))
+            response.headers["Cache-Status"] = cache_status.UNASKED
             response.force_close()
             return response
         except UpstreamFault as fault:
+            self._parts.metrics.failed()
             return self._fault_response(fault)
         except Exception as error:
             if request.writer.output_size or not body.whole:
@@ -139,7 +141,9 @@ class Pipeline:
             return BypassReason.REQUEST_DIRECTIVE
         if not await body.read(self.rules.body_bytes):
             return BypassReason.BODY_TOO_LARGE
+        begun = time.monotonic()
         place = self._parts.placer.place(request, endpoint, body.head)
+        self._parts.metrics.stage(Stage.PARSE, time.monotonic() - begun)
         if isinstance(place, BypassReason):
             return place
         marks = marks_of(request.headers, self._parts.trust.trusts(request.remote), self.rules.categories)
@@ -184,7 +188,12 @@ class Pipeline:
 
     async def _may_hit(self, ask: Ask) -> bool:
         access, credential = self._parts.access, ask.caller.credential
-        return access.accepted(credential) or await access.confirm(credential, ask.request.headers)
+        if access.accepted(credential):
+            return True
+        begun = time.monotonic()
+        confirmed = await access.confirm(credential, ask.request.headers)
+        self._parts.metrics.stage(Stage.ACCESS, time.monotonic() - begun)
+        return confirmed
 
     async def _only_if_cached(self, ask: Ask) -> web.StreamResponse:
         if self._parts.flying.policy.serve_similar and await self._may_hit(ask):
@@ -217,10 +226,13 @@ class Pipeline:
         if flight is None or self._parts.lookup.differing(ask.query.prompt, flight.query.prompt) is not None:
             return None
         reader = self._parts.flights.join(flight)
-        if await self._may_hit(ask):
-            return reader
-        self._parts.flights.leave(reader)
-        return None
+        allowed = False
+        try:
+            allowed = await self._may_hit(ask)
+        finally:
+            if not allowed:
+                self._parts.flights.leave(reader)
+        return reader if allowed else None
 
     async def _land(self, ask: Ask, reader: Reader, leader: bool, stale: Hit | None) -> web.StreamResponse:
         outcome = await reader.flight.decided()

@@ -18,9 +18,9 @@ from inference_cache_sidecar.query.model import Bypass, BypassReason, Query
 from inference_cache_sidecar.query.parse import parse
 from inference_cache_sidecar.query.rules import QueryRules
 
-REMEMBERED: Final = 2048
+REMEMBERED: Final = 1024
 REMEMBERED_BODY_BYTES: Final = 2048
-"""Longer bodies are parsed anew: what is remembered stays under some 8 MiB."""
+"""Longer bodies are parsed anew: what is remembered stays under some 5 MiB."""
 
 _DETERMINING: Final = ("Authorization", "x-api-key", "Content-Type", "Content-Encoding", "Origin", "Cookie")
 """All headers that parser and tenancy look at."""

@@ -4,17 +4,20 @@ Called by the pipeline for every bypass. Bodies and streams are never held; a cl
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from typing import Final
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from inference_cache_sidecar import headers as header_rules
-from inference_cache_sidecar.errors import ClientFault, UpstreamAborted
+from inference_cache_sidecar.errors import ClientFault, UpstreamAborted, UpstreamFault
 from inference_cache_sidecar.upstream import Upstream, chunks_of
 
-WHOLE_BYTES = 256 * 1024
+_ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+WHOLE_BYTES: Final = 256 * 1024
 """Answers of a known length up to this go out in one write."""
 
 
@@ -38,6 +41,9 @@ class ClientBody:
         self.head = b""
         self.whole = False
         """`head` is all there is."""
+        self.fault: ClientFault | None = None
+        """What went wrong with it, also where it was being streamed."""
+        self._asks_to_go_on = request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11
 
     async def read(self, limit: int) -> bool:
         """True if the whole body fits `limit` bytes. Raises ClientFault if it comes too slowly or breaks off."""
@@ -66,30 +72,51 @@ class ClientBody:
         try:
             if content.is_eof():
                 return content.read_nowait(-1)
+            if self._asks_to_go_on:
+                await self._go_on()
             async with asyncio.timeout(self._idle_seconds):
                 return await content.readany()
         except TimeoutError as error:
-            raise ClientFault(408, f"the request's body stood still for {self._idle_seconds:g} s") from error
+            self.fault = ClientFault(408, f"the request's body stood still for {self._idle_seconds:g} s")
+            raise self.fault from error
         except (aiohttp.ClientPayloadError, web.RequestPayloadError) as error:
-            raise ClientFault(400, "the request's body broke off") from error
+            self.fault = ClientFault(400, "the request's body is not framed as HTTP asks for, or broke off")
+            raise self.fault from error
+
+    async def _go_on(self) -> None:
+        """Tell a client that waits for leave to send its body that it has it."""
+        self._asks_to_go_on = False
+        await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._request.writer.output_size = 0
 
 
 def raw_path_of(request: web.BaseRequest) -> str:
-    """Path and query as the client sent them; an absolute-form target is cut down to them."""
+    """Path and query as the client sent them; an absolute-form target is cut down to them. Raises ClientFault for other targets."""
     raw = request.raw_path
-    return raw if raw.startswith("/") else request.rel_url.raw_path_qs
+    if raw.startswith("/"):
+        return raw
+    absolute = _ABSOLUTE.match(raw)
+    if absolute is None:
+        raise ClientFault(400, "the request's target is neither a path nor a URL")
+    rest = raw[absolute.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 async def pass_through(request: web.BaseRequest, body: ClientBody, upstream: Upstream, cache_status: str) -> web.StreamResponse:
-    """Send the request on and its answer back. Raises UpstreamFault while nothing has been sent downstream."""
+    """Send the request on and its answer back. Raises UpstreamFault or ClientFault while nothing has been sent downstream."""
     data: bytes | AsyncIterator[bytes] | None = None
     headers = header_rules.end_to_end(request.headers, ("expect",))
     if body.whole:
         data = body.head
     elif request.can_read_body or body.head:
         data = body.stream()
-    async with upstream.send(request.method, raw_path_of(request), headers, data) as answer:
-        return await relay(request, answer, header_rules.end_to_end(answer.headers), cache_status)
+    try:
+        async with upstream.send(request.method, raw_path_of(request), headers, data) as answer:
+            return await relay(request, answer, header_rules.end_to_end(answer.headers), cache_status)
+    except UpstreamFault:
+        if body.fault is not None:
+            raise body.fault from None
+        raise
 
 
 async def relay(
@@ -108,7 +135,9 @@ async def relay(
         async for chunk in chunks_of(answer):
             await response.write(chunk)
         await response.write_eof()
-    except UpstreamAborted:
+    except UpstreamAborted as aborted:
+        if not response.prepared:
+            raise UpstreamFault(502, str(aborted)) from aborted
         break_off(request, response)
     return response
 

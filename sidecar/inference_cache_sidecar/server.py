@@ -5,12 +5,20 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from inference_cache_sidecar import cache_status
 from inference_cache_sidecar.errors import error_body, error_response
+from inference_cache_sidecar.half_closed import CAN_TELL, HalfClosedWatch, Progress
+
+LINGER_SECONDS: Final = 2.0
+"""How long what a client still sends is read after its request was refused."""
+_HEAD_END: Final = b"\r\n\r\n"
+_HEAD_TOO_LONG: Final = "the request's headers are longer than this server takes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +33,9 @@ class ServerLimits:
 
 
 class Connection(RequestHandler):
-    """One client connection; gives up on a request head that trickles in."""
+    """One client connection; gives up on a request head that trickles in or does not end."""
 
-    __slots__ = ("_head_seconds", "_head_timer", "_server")
+    __slots__ = ("_half_closed", "_head_bytes", "_limits", "_server", "_timer")
 
     def __init__(self, server: "ProxyServer", loop: asyncio.AbstractEventLoop, limits: ServerLimits) -> None:
         super().__init__(
@@ -38,11 +46,14 @@ class Connection(RequestHandler):
             max_field_size=limits.header_bytes,
             access_log=None,  # type: ignore[arg-type]  # aiohttp tests it for truth; its annotation forgets None
             auto_decompress=False,
-            lingering_time=2.0,
+            lingering_time=LINGER_SECONDS,
         )
         self._server = server
-        self._head_seconds = limits.header_seconds
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._limits = limits
+        self._head_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs while a head is incomplete, and after a refusal."""
+        self._half_closed: HalfClosedWatch | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -50,42 +61,95 @@ class Connection(RequestHandler):
             self._refuse(503, "Service Unavailable", "too many connections")
 
     def data_received(self, data: bytes) -> None:
+        too_long = self._head_bytes + len(data) > self._limits.header_bytes
+        if too_long and self._between_requests and _HEAD_END not in data:
+            self._refuse(431, "Request Header Fields Too Large", _HEAD_TOO_LONG)
+            return
         super().data_received(data)
-        head_incomplete = not self._messages and self._current_request is None and not self._request_in_progress
-        if head_incomplete and self._head_timer is None and self._waiter is not None:
-            self._head_timer = self._loop.call_later(self._head_seconds, self._head_too_slow)
-        elif not head_incomplete and self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._between_requests:
+            self._head_continues(len(data))
+            return
+        if too_long and self._messages:
+            self._measure_head(self._messages[-1][0])
+        self._head_bytes = 0
+        if not self._close:
+            self._stop_timer()
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        super().connection_lost(exc)
+    @property
+    def _between_requests(self) -> bool:
+        """All requests that were read are answered; a part of the next one's head may have come."""
+        return self._waiter is not None and not self._messages and not self._close
+
+    def _head_continues(self, size: int) -> None:
+        self._head_bytes += size
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._limits.header_seconds, self._head_too_slow)
+
+    def _measure_head(self, message: object) -> None:
+        """aiohttp limits every line, not their sum. Where the sum is too long, this connection is told so, and ends."""
+        raw_headers = getattr(message, "raw_headers", ())
+        if sum(len(name) + len(value) for name, value in raw_headers) > self._limits.header_bytes:
+            self._request_handler = self._head_too_long
+
+    async def _head_too_long(self, request: web.BaseRequest) -> web.StreamResponse:
+        return self.handle_error(request, 431, message=_HEAD_TOO_LONG)
 
     def _head_too_slow(self) -> None:
-        self._head_timer = None
-        if self._current_request is not None or self._messages or self.transport is None:
-            return
-        self._refuse(408, "Request Timeout", f"the request's headers took longer than {self._head_seconds:g} s")
+        self._timer = None
+        if self._between_requests:
+            self._refuse(408, "Request Timeout", f"the request's headers took longer than {self._limits.header_seconds:g} s")
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # True keeps the connection open, as asyncio defines it
+        """A client that shut its writing side still gets the answer to what it asked before; one that is gone ends the work."""
+        if not CAN_TELL or self._upgraded or self._close or self.transport is None or self._progress(0) is Progress.UNASKED:
+            return False
+        request = self._current_request
+        sent = 0 if request is None else request.writer.output_size
+        self._half_closed = HalfClosedWatch(self.transport, lambda: self._progress(sent), self.transport.abort)
+        if not sent and (request is None or request.version >= HttpVersion11):
+            self._half_closed.probe()
+        return True
+
+    def _progress(self, sent_before: int) -> Progress:
+        request = self._current_request
+        if self._between_requests or (request is not None and not request.content.is_eof()):
+            return Progress.UNASKED
+        return Progress.SENT if request is not None and request.writer.output_size != sent_before else Progress.SILENT
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
+        super().connection_lost(exc)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _refuse(self, status: int, reason: str, message: str) -> None:
-        """Answer without a request, and hang up."""
+        """Answer without a request, and hang up. What the client still sends is read for a moment, so that it sees the answer."""
+        if self.transport is None:
+            return
         body = error_body(status, message)
-        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        if self.transport is not None:
-            self.transport.write(head.encode() + body)
-        self.force_close()
+        headers = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nCache-Status: {cache_status.UNASKED}"
+        self.transport.write(f"HTTP/1.1 {status} {reason}\r\n{headers}\r\nConnection: close\r\n\r\n".encode() + body)
+        self.transport.write_eof()
+        self.close()
+        self._stop_timer()
+        self._timer = self._loop.call_later(LINGER_SECONDS, self.force_close)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """What aiohttp could not parse, or what no edge caught: a clear JSON error, and the connection ends."""
         self.log_debug("request failed: %s", type(exc).__name__)
+        if request.writer.output_size:
+            raise ConnectionError("an answer has begun: the connection can only be cut")
         if isinstance(exc, LineTooLong):
-            status, message = 431, "the request's headers are longer than this server takes"
-        response = error_response(status, (message or "the request could not be handled").splitlines()[0])
+            status, message = 431, _HEAD_TOO_LONG
+        response = error_response(status, (message or "the request could not be handled").splitlines()[0].rstrip(":"))
+        response.headers["Cache-Status"] = cache_status.UNASKED
         response.force_close()
         return response
 

@@ -66,10 +66,11 @@ class Upstream:
         return self._session
 
     def url(self, raw_path: str) -> URL:
-        """`raw_path` goes out as it came in: never decoded, never normalised."""
+        """`raw_path` (it begins with a slash) goes out as it came in: never decoded, never normalised."""
         known = self._urls.get(raw_path)
         if known is None:
-            known = URL(self.base + raw_path, encoded=True)
+            # Built, not parsed: nothing in a request's target can become a host, a port or a fragment.
+            known = URL.build(scheme=self.address.scheme, authority=self.address.raw_authority, path=raw_path, encoded=True)
             if len(self._urls) < 64:
                 self._urls[raw_path] = known
         return known

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,9 +113,9 @@ def _vllm_environment() -> dict[str, str]:
     return {**os.environ, **settings}
 
 
-@pytest.fixture
-def run_sidecar(tmp_path: Path) -> Iterator[Callable[..., Sidecar]]:
-    """`run_sidecar(upstream, spec=None)` starts `inference-cache sidecar` in front of `upstream`; `spec` is YAML."""
+@contextmanager
+def sidecars(folder: Path) -> Iterator[Callable[..., Sidecar]]:
+    """Starts sidecars whose files lie in `folder`, and stops them in the end."""
     numbers = itertools.count()
     command = Path(sys.executable).with_name("inference-cache")
     with ExitStack() as stack:
@@ -124,14 +124,28 @@ def run_sidecar(tmp_path: Path) -> Iterator[Callable[..., Sidecar]]:
             number, port, admin = next(numbers), free_port(), free_port()
             arguments = ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", "--upstream", upstream, *extra]
             if spec is not None:
-                file = tmp_path / f"spec-{number}.yaml"
+                file = folder / f"spec-{number}.yaml"
                 file.write_text(spec)
                 arguments += ["--spec", str(file)]
             environment = {**os.environ, "INFERENCE_CACHE_ADMIN_TOKEN": ADMIN_TOKEN}
-            child = start("sidecar", [command, "sidecar", *arguments], tmp_path / f"sidecar-{number}.log", environment)
+            child = start("sidecar", [command, "sidecar", *arguments], folder / f"sidecar-{number}.log", environment)
             stack.enter_context(running(child, f"http://127.0.0.1:{admin}/readyz", SIDECAR_SECONDS))
             return Sidecar(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", ADMIN_TOKEN)
 
+        yield begin
+
+
+@pytest.fixture
+def run_sidecar(tmp_path: Path) -> Iterator[Callable[..., Sidecar]]:
+    """`run_sidecar(upstream, spec=None)` starts `inference-cache sidecar` in front of `upstream`; `spec` is YAML."""
+    with sidecars(tmp_path) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def run_shared_sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sidecar]]:
+    """The same, for sidecars that all tests of a file share."""
+    with sidecars(tmp_path_factory.mktemp("sidecars")) as begin:
         yield begin
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,10 +16,18 @@ from multidict import CIMultiDictProxy
 
 from inference_cache_contract.spec import parse_spec
 from inference_cache_sidecar.app import Running, running
+from inference_cache_sidecar.embedder.loading import load_embedder
+from inference_cache_sidecar.embedder.protocol import Embedder
 from inference_cache_sidecar.settings import Address, Settings
 
 CHAT = "/v1/chat/completions"
 ADMIN_TOKEN = "sidecar-test-token"
+
+
+@cache
+def _embedder_once(name: str, folder: Path | None) -> Embedder:
+    """Loading takes longer than most tests; they run one after the other, each with a thread of its own around it."""
+    return load_embedder(name, folder)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ async def start_sidecar(standin_url: str) -> AsyncIterator[Callable[..., Awaitab
             spec = {**(spec or {})}
             semantic = {"embedder": {"deadline": "10s"}, **spec.get("semantic", {})}
             settings = Settings(free, upstream, free, parse_spec({**spec, "semantic": semantic}), "test", "info", ADMIN_TOKEN)
-            sidecar = await stack.enter_async_context(running(settings))
+            sidecar = await stack.enter_async_context(running(settings, _embedder_once))
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             client = Client(session, f"http://{sidecar.listen}", f"http://{sidecar.admin}", sidecar)
             if ready:

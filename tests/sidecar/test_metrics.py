@@ -57,7 +57,6 @@ def test_the_rest_is_counted_under_its_own_name() -> None:
     metrics.refused("numbers")
     metrics.not_stored("length")
     metrics.shadow("hit")
-    metrics.embedded("late")
     metrics.feedback(Verdict.WRONG)
     metrics.flushed("tag")
     metrics.failed_open()
@@ -69,7 +68,6 @@ def test_the_rest_is_counted_under_its_own_name() -> None:
     assert value(shown, "guard_refusals_total", rule="numbers") == 1
     assert value(shown, "not_stored_total", reason="length") == 1
     assert value(shown, "semantic_shadow_total", outcome="hit") == 1
-    assert value(shown, "embeddings_total", outcome="late") == 1
     assert value(shown, "feedback_total", verdict="wrong") == 1
     assert value(shown, "flushes_total", target="tag") == 1
     assert value(shown, "failed_open_total") == 1

@@ -9,6 +9,7 @@ from inference_cache_sidecar.guard.reading import Reading
 
 _FILLERS: Final = frozenset(map(lemma, words.FILLERS))
 
+_VAGUE: Final = frozenset(map(lemma, words.VAGUE))
 _NONE: Final[frozenset[str]] = frozenset()
 _ASKED: Final = {
     kind: frozenset(map(lemma, line.split()))
@@ -18,7 +19,7 @@ _ASKED: Final = {
 
 
 def differs(one: Reading, other: Reading) -> bool:
-    left, right = one.bag - other.bag, other.bag - one.bag
+    left, right = one.bag - other.bag - _VAGUE, other.bag - one.bag - _VAGUE
     if not left and not right:
         return False
     if one.question != YES_NO:

@@ -112,6 +112,14 @@ i want to know
 i would like to know
 i need to know
 i was wondering
+i do not know
+i am not sure
+i not sure
+i would like to
+i want to
+i need to
+i am trying to
+i wish to
 i am wondering
 i wonder
 any idea
@@ -130,7 +138,13 @@ could you recommend
 can anyone recommend
 can anyone suggest
 are there any = what
+are there = what
 is there any = what
+is there a = what
+is there an = what
+what do i need to do to = how
+what do i have to do to = how
+what must i do to = how
 give me
 list
 could you help me

@@ -7,7 +7,9 @@ from inference_cache_sidecar.guard.words import AUXILIARIES, WH
 
 YES_NO: Final = "yes-no"
 OPEN: Final = "open"
-""" "what", "which", an imperative or a keyword search."""
+""" "what", "which"."""
+STATEMENT: Final = "statement"
+"""An imperative, a keyword search, or something that is so."""
 
 _DEGREES: Final = frozenset("many much long far often old tall big large high fast deep heavy soon late hot cold expensive wide strong".split())
 _SAME_DEGREE: Final = {"large": "big", "tall": "high"}
@@ -23,23 +25,34 @@ _WHAT_TO_DO: Final = frozenset(
 
 
 def kind(words: Sequence[str]) -> str:
-    """When, where, who, why, how, a degree ("how many"), yes-no, or open."""
+    """When, where, who, why, how, a degree ("how many"), yes-no, open, or a statement."""
     if words and words[0] in AUXILIARIES:
         return YES_NO
-    at = next((position for position, word in enumerate(words[:12]) if word in WH), None)
-    return OPEN if at is None else _asked_by(words, at)
+    at = next((position for position, word in enumerate(words[:12]) if _asks(word, position)), None)
+    return STATEMENT if at is None else _asked_by(words, at)
 
 
 def kinds(words: Sequence[str]) -> frozenset[str]:
     """The kinds of all question words in the text."""
-    return frozenset(_asked_by(words, position) for position, word in enumerate(words) if word in WH)
+    return frozenset(_asked_by(words, position) for position, word in enumerate(words) if _asks(word, position))
+
+
+def _asks(word: str, position: int) -> bool:
+    """Further on "when" and "who" join clauses."""
+    return word in WH and (position < 4 or word in ("how", "why", "what"))
 
 
 def compatible(one: str, other: str, asked_by_one: frozenset[str], asked_by_other: frozenset[str]) -> bool:
-    """Both want the same kind of answer, or one asks the other's question among its own."""
+    """Both want the same kind of answer, or one asks the other's question among its own; a statement may want several kinds."""
     if one == other:
         return True
+    if STATEMENT in (one, other):
+        return one in _STATED and other in _STATED
     return YES_NO not in (one, other) and (one in asked_by_other or other in asked_by_one)
+
+
+_STATED: Final = frozenset((STATEMENT, OPEN, "why", "how"))
+""" "My card is blocked" is "why is my card blocked"; "tyre change" is "how do I change a tyre"."""
 
 
 def _asked_by(words: Sequence[str], at: int) -> str:

@@ -175,6 +175,42 @@ def _person(word: str) -> str:
 
 
 def _tense(plain: list[str]) -> str:
+    """Of the first auxiliary: past, present, or future (of "be" alone: "will you", "do you" ask the same); else ""."""
+    first = next((word for word in plain if word in words.AUXILIARIES or word in words.FUTURE), "")
+    if first in words.FUTURE:
+        return "future" if "be" in plain else ""
+    return "past" if first in words.PAST else "present" if first in words.PRESENT else ""
+
+
+_BE: Final = frozenset("is are was were be been being am".split())
+
+
+def _passive(plain: list[str], names: frozenset[str]) -> bool:
+    if not _BE.intersection(plain):
+        return False
+    participle = next((at for at, word in enumerate(plain) if at and (word.endswith("ed") or word in _PARTICIPLES) and word not in names), None)
+    if participle is None:
+        return False
+    return plain[participle + 1 : participle + 2] == ["by"] or plain[participle - 1] in _BE
+
+
+_PARTICIPLES: Final = frozenset(
+    "made sold bought kept left lost found built sent paid told held taught caught brought thought won hit cut put read led met fed "
+    "done gone seen used understood struck hung shot spent lent felt heard worn torn drawn thrown known grown shown sung begun drunk run "
+    "taken given written stolen broken spoken chosen eaten driven frozen beaten hidden forgotten fallen proven risen ridden shaken bitten woven "
+    "awoken blown flown mown sewn sworn born".split()
+)
+
+
+def _is_acronym(surface: str) -> bool:
+    return len(surface) > 1 and surface.isupper()
+
+
+def _person(word: str) -> str:
+    return "1" if word in words.FIRST else "2" if word in words.SECOND else ""
+
+
+def _tense(plain: list[str]) -> str:
     """Of the first auxiliary: "past", "future", or "" for everything else."""
     first = next((word for word in plain if word in words.AUXILIARIES or word in words.FUTURE), "")
     return "past" if first in words.PAST else "future" if first in words.FUTURE else ""

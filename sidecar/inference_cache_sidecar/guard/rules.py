@@ -85,9 +85,11 @@ def role(one: Reading, other: Reading) -> bool:
 
 def _persons_differ(one: Reading, other: Reading) -> bool:
     left, right = one.persons, other.persons
-    if len(set(left)) == 2 and len(set(right)) == 2:
-        return left[0] != right[0]
-    return set(left + right) == {"1", "2"} and not (one.question.startswith("how") and other.question.startswith("how")) and one.owned != other.owned
+    if left == right or one.content != other.content or len(left) != len(right):
+        return False
+    if len(set(left)) == 2:
+        return True
+    return one.owned != other.owned and not one.question.startswith("how")
 
 
 def question(one: Reading, other: Reading) -> bool:
@@ -99,7 +101,9 @@ _OF_THEIR_TIME = ("yes-no", "who", "where", "when")
 
 
 def tense(one: Reading, other: Reading) -> bool:
-    return one.tense != other.tense and (one.tense != "" and other.tense != "" or one.question in _OF_THEIR_TIME)
+    if one.tense == other.tense or not one.tense or not other.tense or one.passive or other.passive:
+        return False
+    return one.question in _OF_THEIR_TIME or "future" in (one.tense, other.tense)
 
 
 def qualifier(one: Reading, other: Reading) -> bool:

@@ -78,6 +78,7 @@ end terminate
 enjoy like
 entire whole
 error mistake
+incorrect wrong
 essential crucial vital
 estimate approximate
 euro eur
@@ -147,6 +148,7 @@ mobile cellphone smartphone cellular
 mother mom mum mommy mama
 movie film
 need require
+get receive obtain
 novel book
 obvious evident
 odd strange weird unusual

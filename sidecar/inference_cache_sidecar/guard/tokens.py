@@ -41,7 +41,7 @@ _DECORATION: Final = frozenset("-–—/|•·*_~+".replace("+", ""))
 _CONTRACTED: Final = {
     "can't": ("can", "not"), "won't": ("will", "not"), "shan't": ("shall", "not"), "cannot": ("can", "not"), "ain't": ("is", "not"),
     "i'm": ("i",), "let's": ("let",), "gonna": ("will",), "wanna": ("want",), "dont": ("do", "not"), "doesnt": ("does", "not"),
-    "didnt": ("did", "not"), "isnt": ("is", "not"), "cant": ("can", "not"), "wont": ("will", "not"), "whats": ("what", "is"),
+    "didnt": ("did", "not"), "isnt": ("is", "not"), "unable": ("not", "able"), "cant": ("can", "not"), "wont": ("will", "not"), "whats": ("what", "is"),
     "hows": ("how", "is"), "shouldnt": ("should", "not"), "wouldnt": ("would", "not"), "couldnt": ("could", "not"), "arent": ("are", "not"),
     "wasnt": ("was", "not"), "hasnt": ("has", "not"), "havent": ("have", "not"),
 }  # fmt: skip

@@ -13,7 +13,7 @@ AUXILIARIES: Final = _words(
 )
 ARTICLES: Final = _words("a an the this that these those there here such some any")
 PREPOSITIONS: Final = _words(
-    "of in on at for to from by with about into onto through during between among within as than per via across toward towards "
+    "of in on at for to from by with about into onto through during between among within as than per via across toward towards using "
     "around near over under above below behind beyond along against before after since until till without inside outside off out up down "
     "upon besides versus vs except despite beneath beside while because if whether so then though although however once"
 )
@@ -82,9 +82,15 @@ SECOND: Final = frozenset("you your yours yourself yourselves u ur".split())
 
 OWN: Final = frozenset("my mine our ours your yours ur".split())
 
-PAST: Final = frozenset("was were did had".split())
+PAST: Final = frozenset("was were did".split())
+PRESENT: Final = frozenset("is are am do does".split())
 FUTURE: Final = frozenset("will shall ll gonna".split())
-MUST: Final = frozenset("should must shall".split())
+
+VAGUE: Final = frozenset(
+    "think say see show seem look try receive get obtain have provide give know help assist assistance want need expect believe keep happen go "
+    "come let able something thing anything everything please tell".split()
+)
+"""Verbs and nouns that a request can be put with or without."""
 
 TIMES: Final = frozenset(
     "january february march april june july august september october november december jan feb mar apr jun jul aug sep sept oct nov dec "

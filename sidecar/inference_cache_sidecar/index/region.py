@@ -60,8 +60,7 @@ class Region:
     @property
     def nbytes(self) -> int:
         parts = self._tail.nbytes + sum(flat.nbytes for flat in self._frozen) + self._rows.nbytes + _FIXED_BYTES
-        parts += self._partition.nbytes if self._partition else 0
-        return parts + (expected_bytes(self._listed(), self._shared.sketcher.width, self._shared.slab.dimensions) if self._building else 0)
+        return parts + (self._partition.nbytes if self._partition else 0) + self._reserve()
 
     @property
     def building(self) -> bool:
@@ -140,8 +139,12 @@ class Region:
         mine: Bytes = gathered[(scopes(gathered) == np.frombuffer(self._scope, dtype=np.uint8)).all(axis=1)]
         return mine
 
-    def _listed(self) -> int:
-        return sum(len(flat) for flat in self._frozen) + (len(self._partition) if self._partition else 0)
+    def _reserve(self) -> int:
+        """Room for the next build. Counted before it begins, so that nothing has to make way for it all at once."""
+        listed = len(self._tail) + sum(len(flat) for flat in self._frozen) + (len(self._partition) if self._partition else 0)
+        if listed < self._shared.flat_limit // 2:
+            return 0
+        return expected_bytes(listed, self._shared.sketcher.width, self._shared.slab.dimensions)
 
     def _due(self) -> bool:
         limit = self._shared.flat_limit

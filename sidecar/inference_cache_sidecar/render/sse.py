@@ -72,6 +72,21 @@ def data_of(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
+def ends_stream(event: bytes) -> bool:
+    """Nothing is to come after it: official clients hang up here."""
+    return event.startswith(_LAST)
+
+
+_LAST: Final = (
+    b"data: [DONE]",
+    b"data:[DONE]",
+    b"event: message_stop",
+    b"event: response.completed",
+    b"event: response.incomplete",
+    b"event: response.failed",
+)
+
+
 def data_event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 

@@ -28,9 +28,11 @@ _FIXED_BYTES = 256 * 1024
 _OVERHEAD_PER_ENTRY = 160
 _GROWTH_ALLOWANCE = 16 * 1024
 """Room left for what a put makes grow beside the log."""
-_NEARLY_FULL = 0.85
+_NEARLY_FULL = 0.94
 _LIVE_SHARE = 0.9
 """Of the log, once the store is nearly full; the rest are holes, so that segments worth emptying are found."""
+_EVICTED_AHEAD = 2
+"""At most, by one put."""
 _TURN_SECONDS = 0.003
 """How long the loop is kept before it is given way to."""
 
@@ -232,16 +234,21 @@ class MemoryStore:
 
     def _reclaim(self, per_byte: float | None) -> bool:
         """One step: drop what has lapsed, else empty a sparse segment, else evict what is worth least."""
-        lapsed = self._slots.next_lapsed(self._clock())
-        if lapsed is not None:
-            self._drop(lapsed)
-            self._expired += 1
+        if self._drop_next_lapsed():
             return True
         sparse = self._log.sparse()
         if sparse is not None:
             self._empty(sparse)
             return True
         return self._evict(per_byte)
+
+    def _drop_next_lapsed(self) -> bool:
+        lapsed = self._slots.next_lapsed(self._clock())
+        if lapsed is None:
+            return False
+        self._drop(lapsed)
+        self._expired += 1
+        return True
 
     def _evict(self, per_byte: float | None) -> bool:
         slot = self._worth.lowest()
@@ -257,8 +264,11 @@ class MemoryStore:
 
     def _evict_ahead(self) -> None:
         """Near the cap each put makes holes for later ones, else the first put past it would have to make them all."""
-        if self._used_bytes() > _NEARLY_FULL * self._max_bytes and self._log.live > _LIVE_SHARE * self._log.mapped:
-            self._evict(None)
+        for _ in range(_EVICTED_AHEAD):
+            if self._used_bytes() < _NEARLY_FULL * self._max_bytes or self._log.live < _LIVE_SHARE * self._log.mapped:
+                return
+            if not self._drop_next_lapsed():
+                self._evict(None)
 
     def _empty(self, segment: Segment) -> None:
         """Move what lives in a segment to the log's end, and give the segment back."""
