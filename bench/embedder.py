@@ -21,7 +21,7 @@ import psutil
 
 from inference_cache_sidecar.embedder.loading import load_embedder
 from inference_cache_sidecar.embedder.protocol import Embedder
-from inference_cache_sidecar.embedder.worker import EmbeddingWorker
+from inference_cache_sidecar.embedder.worker import EmbeddingWorker, WorkerLimits
 from inference_cache_toolkit import calibration_texts, embedding_model
 
 SHORT = "How do I reset my password?"
@@ -59,7 +59,7 @@ def _cpu_milliseconds(act: Callable[[], object], rounds: int) -> float:
 
 
 async def _through_worker(embedder: Embedder, rounds: int) -> float:
-    worker = EmbeddingWorker(embedder)
+    worker = EmbeddingWorker(embedder, WorkerLimits(deadline_seconds=5))
     worker.start()
     took = []
     for _ in range(rounds):

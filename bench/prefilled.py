@@ -35,12 +35,12 @@ from inference_cache_sidecar.settings import Settings
 FILLED: Final = "filled"
 NEAR: Final = 0.7
 Matrix = npt.NDArray[np.float32]
+_REQUEST: Final = make_mocked_request("POST", questions.CHAT, headers=questions.HEADERS)
 
 
 def place(sidecar: Running, prompt: str) -> Place:
     """Where the answer to `prompt` belongs, if the bench asks it."""
-    request = make_mocked_request("POST", questions.CHAT, headers=questions.HEADERS)
-    found = sidecar.parts.placer.place(request, Endpoint.CHAT, questions.body(prompt))
+    found = sidecar.parts.placer.place(_REQUEST, Endpoint.CHAT, questions.body(prompt))
     assert isinstance(found, Place), found
     return found
 

@@ -29,7 +29,7 @@ from inference_cache_sidecar.metrics import Metrics, Result, Stage
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
 from inference_cache_sidecar.placing import Placer
 from inference_cache_sidecar.query.model import BypassReason
-from inference_cache_sidecar.relay import ClientBody, pass_through
+from inference_cache_sidecar.relay import ClientBody, check_framing, pass_through
 from inference_cache_sidecar.render.protocol import Renderer
 from inference_cache_sidecar.served import Served, ServedHit
 from inference_cache_sidecar.serving import UnservedError, flight_response, hit_response, new_id
@@ -102,6 +102,7 @@ class Pipeline:
             return await self._pass(request, body, cache_status.forwarded("bypass", detail="error"))
 
     async def _answer(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
+        check_framing(request)
         if wants_websocket(request):
             return await pass_websocket(request, self._parts.upstream)
         endpoint = PATHS.get(request.raw_path) if request.method == "POST" else None

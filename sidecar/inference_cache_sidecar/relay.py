@@ -90,6 +90,12 @@ class ClientBody:
         self._request.writer.output_size = 0
 
 
+def check_framing(request: web.BaseRequest) -> None:
+    """HTTP/1.0 knows no chunks: servers before us may have read such a message otherwise. Raises ClientFault."""
+    if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+        raise ClientFault(400, "Transfer-Encoding in an HTTP/1.0 request")
+
+
 def raw_path_of(request: web.BaseRequest) -> str:
     """Path and query as the client sent them; an absolute-form target is cut down to them. Raises ClientFault for other targets."""
     raw = request.raw_path

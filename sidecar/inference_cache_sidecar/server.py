@@ -44,6 +44,7 @@ class Connection(RequestHandler):
             keepalive_timeout=limits.keepalive_seconds,
             max_line_size=limits.header_bytes,
             max_field_size=limits.header_bytes,
+            max_headers=limits.header_bytes,
             access_log=None,  # type: ignore[arg-type]  # aiohttp tests it for truth; its annotation forgets None
             auto_decompress=False,
             lingering_time=LINGER_SECONDS,
@@ -59,6 +60,7 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         if self._server.full:
             self._refuse(503, "Service Unavailable", "too many connections")
+            self.force_close()
 
     def data_received(self, data: bytes) -> None:
         too_long = self._head_bytes + len(data) > self._limits.header_bytes

@@ -22,6 +22,8 @@ _BATCH = 1024
 _TRAINING_ROWS_PER_GROUP = 40
 _RETRAIN_GROWTH = 4
 _MAX_GROUPS = 4096
+_LISTING_BYTES = 48
+"""A row in the arrays that sort rows into groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def groups_for(rows: int) -> int:
 def expected_bytes(rows: int, width: int, dimensions: int) -> int:
     """What a build over this many rows takes at most, its working memory included."""
     groups = groups_for(rows)
-    return rows * (width + 8) + groups * (dimensions * 4 + 16) + _BATCH * (dimensions * 9 + groups * 4)
+    return rows * (width + _LISTING_BYTES) + groups * (dimensions * 4 + 16) + _BATCH * (dimensions * 9 + groups * 4)
 
 
 def build(work: Work) -> Partition:

@@ -3,6 +3,8 @@
 Regions scan sketches to find the rows worth comparing exactly; a similarity is never taken from them.
 """
 
+from functools import cache
+
 import numpy as np
 
 from inference_cache_sidecar.index.protocol import Vector
@@ -11,13 +13,20 @@ from inference_cache_sidecar.index.vectors import Bytes
 _SEED = 20_260_101
 
 
+@cache
+def _axes(dimensions: int) -> Vector:
+    """The same ones every time: a constant, in effect."""
+    gaussian = np.random.default_rng(_SEED).standard_normal((dimensions, dimensions)).astype(np.float32)
+    axes = np.ascontiguousarray(np.linalg.qr(gaussian)[0])
+    axes.setflags(write=False)
+    return axes
+
+
 class Sketcher:
     """Signs of a vector along fixed random orthogonal axes."""
 
     def __init__(self, dimensions: int) -> None:
-        generator = np.random.default_rng(_SEED)
-        gaussian = generator.standard_normal((dimensions, dimensions)).astype(np.float32)
-        self._axes = np.ascontiguousarray(np.linalg.qr(gaussian)[0])
+        self._axes = _axes(dimensions)
         self.width = -(-dimensions // 8)
         """Bytes of a sketch."""
 

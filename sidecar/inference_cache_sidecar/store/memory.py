@@ -84,13 +84,17 @@ class MemoryStore:
             return False
         size = len(packed) + _OVERHEAD_PER_ENTRY + (0 if vector is None else self._index.vector_bytes)
         per_byte = cost(entry) / size
-        if size > self._max_bytes // _LARGEST_SHARE or not await self._make_room(len(packed), per_byte):
+        if size > self._max_bytes // _LARGEST_SHARE:
+            self._refused += 1
+            return False
+        if not await self._make_room(len(packed), per_byte):
+            self._worth.grow_old(per_byte)
             self._refused += 1
             return False
         self._keep(entry, packed, vector, per_byte)
         self._stored += 1
         await self._make_room(0, None)
-        self._evict_ahead()
+        self._evict_ahead(per_byte)
         return True
 
     async def delete(self, digest: bytes) -> bool:
@@ -255,20 +259,19 @@ class MemoryStore:
         if slot is None:
             return False
         if per_byte is not None and self._worth.outranks(slot, per_byte):
-            self._worth.grow_old(per_byte)
             return False
         self._worth.evicted(slot)
         self._drop(slot)
         self._evicted += 1
         return True
 
-    def _evict_ahead(self) -> None:
+    def _evict_ahead(self, per_byte: float) -> None:
         """Near the cap each put makes holes for later ones, else the first put past it would have to make them all."""
         for _ in range(_EVICTED_AHEAD):
             if self._used_bytes() < _NEARLY_FULL * self._max_bytes or self._log.live < _LIVE_SHARE * self._log.mapped:
                 return
-            if not self._drop_next_lapsed():
-                self._evict(None)
+            if not self._drop_next_lapsed() and not self._evict(per_byte):
+                return
 
     def _empty(self, segment: Segment) -> None:
         """Move what lives in a segment to the log's end, and give the segment back."""

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 
+BRIEFLY: Final = ("system", "You are the help desk of a shop. Answer in one short sentence.")
+"""So that a real model comes to an end: an answer that was cut off is never given to another question."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One question, perhaps by several callers at once."""
@@ -16,8 +20,8 @@ class Step:
     callers: int = 1
 
     def body(self, model: str) -> dict[str, Any]:
-        turns = [{"role": role, "content": text} for role, text in (*self.earlier, ("user", self.question))]
-        return {"model": model, "messages": turns, "max_tokens": 60, **({"stream": True} if self.stream else {})}
+        turns = [{"role": role, "content": text} for role, text in (BRIEFLY, *self.earlier, ("user", self.question))]
+        return {"model": model, "messages": turns, "max_tokens": 200, **({"stream": True} if self.stream else {})}
 
 
 _ABOUT_PREMIUM: Final = (("user", "Tell me about the premium plan."), ("assistant", "It has 2 TB of storage and phone support."))
