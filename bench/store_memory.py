@@ -152,7 +152,8 @@ async def measure_index(count: int) -> None:
         index.add(scope, key("prompt", number), vector)
         adds.append(time.thread_time() - began)
         if number % max(1, count // SAMPLES) == 0:
-            asked.append((number, vector))
+            # A copy: the row itself would keep its whole batch.
+            asked.append((number, vector.copy()))
     while index.building:
         await asyncio.sleep(0.05)
         index.search(scope, asked[0][1], 1)

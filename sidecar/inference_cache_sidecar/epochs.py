@@ -19,28 +19,34 @@ class MemoryEpochs:
     def __init__(self, *, clock: Callable[[], float] = time.time, max_names: int = _MAX_NAMES) -> None:
         self._clock = clock
         self._max_names = max_names
-        self._families: dict[str, dict[str, int]] = {}
+        self._values: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        """How many names of each family have a value."""
         self._floors: dict[str, int] = {}
 
     def current(self, name: str) -> int:
-        family = name.partition(":")[0]
-        values = self._families.get(family)
-        if values is None:
-            return 0
-        value = values.get(name)
-        return self._floors.get(family, 0) if value is None else value
+        value = self._values.get(name)
+        if value is not None:
+            return value
+        return self._floors.get(_family(name), 0) if self._floors else 0
 
     def raise_epoch(self, name: str) -> int:
         value = max(self.current(name) + 1, int(self._clock() * 1000))
-        family = name.partition(":")[0]
-        values = self._families.setdefault(family, {})
+        family = _family(name)
         # Taken out first, so that a name raised again counts as young.
-        values.pop(name, None)
-        values[name] = value
-        if len(values) > self._max_names:
-            self._forget_older_half(family, values)
+        known = self._values.pop(name, None)
+        self._values[name] = value
+        self._held[family] = self._held.get(family, 0) + (known is None)
+        if self._held[family] > self._max_names:
+            self._forget_older_half(family)
         return value
 
-    def _forget_older_half(self, family: str, values: dict[str, int]) -> None:
-        for name in list(values)[: len(values) // 2]:
-            self._floors[family] = max(self._floors.get(family, 0), values.pop(name))
+    def _forget_older_half(self, family: str) -> None:
+        names = [name for name in self._values if _family(name) == family]
+        for name in names[: len(names) // 2]:
+            self._floors[family] = max(self._floors.get(family, 0), self._values.pop(name))
+        self._held[family] -= len(names) // 2
+
+
+def _family(name: str) -> str:
+    return name.partition(":")[0]

@@ -150,11 +150,13 @@ list
 could you help me
 please help me
 help me
-is there any way to = how
-is there any way i can = how
-is there a way i can = how
-is there a way to = how
-is it possible to = how
+is there any way to = howcan
+is there any way i can = howcan
+is there a way i can = howcan
+is there a way to = howcan
+is it possible to = howcan
+is it possible for me to = howcan
+would it be possible to = howcan
 """
 
 

@@ -8,6 +8,8 @@ from inference_cache_sidecar.guard.words import AUXILIARIES, WH
 YES_NO: Final = "yes-no"
 OPEN: Final = "open"
 """ "what", "which"."""
+MAY: Final = "may"
+""" "Is it possible to", which wants yes or no, and how."""
 STATEMENT: Final = "statement"
 """An imperative, a keyword search, or something that is so."""
 
@@ -15,7 +17,8 @@ _DEGREES: Final = frozenset("many much long far often old tall big large high fa
 _SAME_DEGREE: Final = {"large": "big", "tall": "high"}
 _ASKED_BY_NOUN: Final = {
     "reason": "why", "reasons": "why", "cause": "why", "causes": "why", "way": "how", "ways": "how", "steps": "how", "method": "how",
-    "methods": "how", "process": "how", "procedure": "how",
+    "methods": "how", "process": "how", "procedure": "how", "caused": "why", "cost": "how much", "price": "how much", "number": "how many",
+    "age": "how old", "duration": "how long", "distance": "how far", "frequency": "how often", "height": "how high",
 }  # fmt: skip
 _ASKED_AT_ONCE: Final = {"time": "when", "date": "when", "day": "when", "year": "when", "place": "where", "location": "where"}
 _BEFORE_NOUN: Final = frozenset("is are was were s be may the a some your best good easiest fastest main most effective different better".split())
@@ -46,11 +49,14 @@ def compatible(one: str, other: str, asked_by_one: frozenset[str], asked_by_othe
     """Both want the same kind of answer, or one asks the other's question among its own; a statement may want several kinds."""
     if one == other:
         return True
+    if MAY in (one, other):
+        return one in _MAY and other in _MAY
     if STATEMENT in (one, other):
         return one in _STATED and other in _STATED
     return YES_NO not in (one, other) and (one in asked_by_other or other in asked_by_one)
 
 
+_MAY: Final = frozenset((MAY, YES_NO, "how"))
 _STATED: Final = frozenset((STATEMENT, OPEN, "why", "how"))
 """ "My card is blocked" is "why is my card blocked"; "tyre change" is "how do I change a tyre"."""
 
@@ -59,6 +65,8 @@ def _asked_by(words: Sequence[str], at: int) -> str:
     word, rest = words[at], words[at + 1 : at + 7]
     if word == "how":
         return "how " + _SAME_DEGREE.get(rest[0], rest[0]) if rest and rest[0] in _DEGREES else "how"
+    if word == "howcan":
+        return MAY
     if word in ("what", "which"):
         return _what(rest)
     return "who" if word in ("whom", "whose") else word

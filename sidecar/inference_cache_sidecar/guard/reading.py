@@ -132,7 +132,7 @@ def _negated(sentence: list[Token]) -> tuple[tuple[str, str], ...]:
 
 def _following(sentence: list[Token], position: int) -> str:
     later = (token.text for token in sentence[position + 1 : position + 8] if token.kind is Kind.WORD)
-    return lemma(next((word for word in later if word not in words.FUNCTION), ""))
+    return lemma(next((word for word in later if word not in words.ARTICLES), ""))
 
 
 def _names(sentence: list[Token]) -> frozenset[str]:
@@ -208,9 +208,3 @@ def _is_acronym(surface: str) -> bool:
 
 def _person(word: str) -> str:
     return "1" if word in words.FIRST else "2" if word in words.SECOND else ""
-
-
-def _tense(plain: list[str]) -> str:
-    """Of the first auxiliary: "past", "future", or "" for everything else."""
-    first = next((word for word in plain if word in words.AUXILIARIES or word in words.FUTURE), "")
-    return "past" if first in words.PAST else "future" if first in words.FUTURE else ""

@@ -46,7 +46,7 @@ def negation(one: Reading, other: Reading) -> bool:
     if [kind for kind, _ in one.negated] != [kind for kind, _ in other.negated]:
         return True
     scopes = [(left, right) for (_, left), (_, right) in zip(one.negated, other.negated, strict=True) if left and right and left != right]
-    return any(left in other.bag and right in one.bag for left, right in scopes)
+    return any(left in other.bag | other.function and right in one.bag | one.function for left, right in scopes)
 
 
 def opposite(one: Reading, other: Reading) -> bool:

@@ -7,7 +7,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-WH: Final = _words("what which who whom whose when where why how")
+WH: Final = _words("what which who whom whose when where why how howcan")
 AUXILIARIES: Final = _words(
     "is are was were am do does did has have had can could should would will shall may might must ain't isn't aren't be been being"
 )

@@ -18,11 +18,11 @@ from inference_cache_sidecar.index.protocol import Vector
 from inference_cache_sidecar.index.slab import Slab, scopes
 from inference_cache_sidecar.index.vectors import Bytes, Rows
 
-_BATCH = 1024
+_BATCH = 512
 _TRAINING_ROWS_PER_GROUP = 40
 _RETRAIN_GROWTH = 4
 _MAX_GROUPS = 4096
-_LISTING_BYTES = 48
+_LISTING_BYTES = 32
 """A row in the arrays that sort rows into groups."""
 
 
@@ -83,9 +83,10 @@ def _listed(work: Work) -> _Listed:
 
 def _drop_superseded(work: Work, listed: _Listed, groups: npt.NDArray[np.int32]) -> None:
     """A row that was freed and used again is listed twice: its older place has another vector's sketch."""
-    last = np.zeros(int(listed.rows.max(initial=0)) + 1, dtype=np.int64)
-    last[listed.rows] = np.arange(len(listed.rows))
-    groups[last[listed.rows] != np.arange(len(listed.rows))] = -1
+    places = np.arange(len(listed.rows), dtype=np.uint32)
+    last = np.zeros(int(listed.rows.max(initial=0)) + 1, dtype=np.uint32)
+    last[listed.rows] = places
+    groups[last[listed.rows] != places] = -1
 
 
 def _batches(work: Work, rows: Rows) -> Iterator[tuple[slice, Bytes]]:

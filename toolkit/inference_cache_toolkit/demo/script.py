@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-
 BRIEFLY: Final = ("system", "You are the help desk of a shop. Answer in one short sentence.")
 """So that a real model comes to an end: an answer that was cut off is never given to another question."""
 

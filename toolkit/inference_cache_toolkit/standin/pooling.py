@@ -39,7 +39,8 @@ def _usage(texts: list[str]) -> dict[str, Any]:
 
 
 def embeddings(request: Mapping[str, Any], writer: Writer) -> Prepared:
-    texts = [_text(item) for item in _items(request.get("input"), "input")]
+    asked = [request["messages"]] if request.get("messages") else request.get("input")
+    texts = [_text(item) for item in _items(asked, "input")]
     salt, dimensions = f"{writer.salt}{request.get('model')}", int(request.get("dimensions") or DIMENSIONS)
     data = []
     for index, text in enumerate(texts):
