@@ -1,6 +1,6 @@
 """The least that aiohttp takes to pass requests on and stream the answers: what the serving bench compares with.
 
-    python -m bench.minimal_proxy http://127.0.0.1:18000 8000
+python -m bench.minimal_proxy http://127.0.0.1:18000 8000
 """
 
 import asyncio

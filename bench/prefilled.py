@@ -33,6 +33,7 @@ from inference_cache_sidecar.placing import Place
 from inference_cache_sidecar.settings import Settings
 
 FILLED: Final = "filled"
+READY_POLLS: Final = 1200
 NEAR: Final = 0.7
 Matrix = npt.NDArray[np.float32]
 _REQUEST: Final = make_mocked_request("POST", questions.CHAT, headers=questions.HEADERS)
@@ -57,9 +58,11 @@ def vectors(real: Matrix, seed: int = 1) -> Iterator[Vector]:
 
 
 async def ready(sidecar: Running) -> None:
-    async with asyncio.timeout(60):
-        while not sidecar.parts.identity.confirmed or (sidecar.embedder is not None and sidecar.embedder.state != "ready"):
-            await asyncio.sleep(0.05)
+    for _ in range(READY_POLLS):
+        if sidecar.parts.identity.confirmed and (sidecar.embedder is None or sidecar.embedder.state == "ready"):
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError("the sidecar did not get ready")
 
 
 async def ask(sidecar: Running, prompt: str) -> None:

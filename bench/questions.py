@@ -3,24 +3,95 @@
 The serving bench sends them, `prefilled` stores them. Names are made up, so no two questions share an answer.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 import orjson
 
 _OPENINGS: Final = ("How can I", "How could I", "How would I")
-_ACTIONS: Final = tuple(
-    """reset the password of|export the invoices of|change the owner of|move the backups of|renew the licence of|rename the project in
-    turn on notifications for|see the audit log of|invite a colleague to|restore a deleted file in|connect a printer to
-    raise the storage limit of|translate the interface of|schedule a report in|import contacts into|close the account of
-    set a spending limit for|find the serial number of|measure the latency of|update the firmware of""".replace("\n    ", "|").split("|")
+_ACTIONS: Final = (
+    "reset the password of",
+    "export the invoices of",
+    "change the owner of",
+    "move the backups of",
+    "renew the licence of",
+    "rename the project in",
+    "turn on notifications for",
+    "see the audit log of",
+    "invite a colleague to",
+    "restore a deleted file in",
+    "connect a printer to",
+    "raise the storage limit of",
+    "translate the interface of",
+    "schedule a report in",
+    "import contacts into",
+    "close the account of",
+    "set a spending limit for",
+    "find the serial number of",
+    "measure the latency of",
+    "update the firmware of",
 )
-_CIRCUMSTANCES: Final = tuple(
-    """from a phone|without an administrator|before a holiday|for a new team|after a merger|on a slow connection|in the evening
-    during a migration|behind a firewall|on a shared computer|from the command line|at a customer's site""".replace("\n    ", "|").split("|")
+_CIRCUMSTANCES: Final = (
+    "from a phone",
+    "without an administrator",
+    "before a holiday",
+    "for a new team",
+    "after a merger",
+    "on a slow connection",
+    "in the evening",
+    "during a migration",
+    "behind a firewall",
+    "on a shared computer",
+    "from the command line",
+    "at a customer's site",
+    "on an old laptop",
+    "with two accounts",
+    "at the end of the month",
+    "over a satellite link",
+    "in a test environment",
+    "before the trial ends",
+    "after a power failure",
+    "without losing history",
 )
-_FIRST: Final = "Bel Cor Dun Fal Gar Hel Jor Kel Lum Mar Nor Pel Quin Ros Sel Tor Ul Vel Wen Zan".split()
-_LAST: Final = "adra bex cora dime elo fira gano hile ista jura kova lume mira nexa olo pira rano sive tera vano".split()
+_FIRST: Final = (
+    "Bel",
+    "Cor",
+    "Dun",
+    "Fal",
+    "Gar",
+    "Hel",
+    "Jor",
+    "Kel",
+    "Lum",
+    "Mar",
+    "Nor",
+    "Pel",
+    "Quin",
+    "Ros",
+    "Sel",
+    "Tor",
+    "Vel",
+    "Wen",
+    "Zan",
+)
+_LAST: Final = (
+    "adra",
+    "bex",
+    "cora",
+    "dime",
+    "elo",
+    "fira",
+    "gano",
+    "hile",
+    "ista",
+    "kova",
+    "lume",
+    "mira",
+    "nexa",
+    "olo",
+    "pira",
+    "rano",
+    "vano",
+)
 NAMES: Final = tuple(first + last for first in _FIRST for last in _LAST)
 COUNT: Final = len(NAMES) * len(_ACTIONS) * len(_CIRCUMSTANCES)
 _STRIDE: Final = 40_009
@@ -53,9 +124,6 @@ def body(prompt: str, **fields: object) -> bytes:
     return orjson.dumps({"model": "tiny", "messages": [{"role": "user", "content": prompt}], "temperature": 0, **fields})
 
 
-def unique(start: int) -> Iterator[bytes]:
-    """Requests that were never asked before, if `start` goes on where the last ones ended. For the exact tier: only a number differs."""
-    number = start
-    while True:
-        yield body(f"{stored(number)[:-1]} in case {number:08}?")
-        number += 1
+def numbered(number: int) -> bytes:
+    """A request that differs from all of other numbers, for the exact tier, where similarity does not count; without end."""
+    return body(f"{stored(number)[:-1]} in case {number:08}?")

@@ -17,7 +17,12 @@ excludes=$(mktemp)
 trap 'rm -f "$excludes"' EXIT
 echo sentence-transformers >"$excludes"
 
-compile locks/dev.txt --extra dev pyproject.toml
+# One torch for both environments of the tests: it is most of what they download.
+torch=$(mktemp)
+trap 'rm -f "$excludes" "$torch"' EXIT
+grep '^torch==' tests/services/vllm-requirements.txt >"$torch"
+
+compile locks/dev.txt --extra dev --constraints "$torch" pyproject.toml
 compile locks/demo.txt --extra toolkit --extra model --excludes "$excludes" --constraints locks/dev.txt pyproject.toml
 compile locks/sidecar.txt --extra sidecar --constraints locks/dev.txt pyproject.toml
 echo 'uv>=0.9,<1' | compile locks/uv.txt -

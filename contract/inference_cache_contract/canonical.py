@@ -119,7 +119,7 @@ def _fold_word(word: str, shouted: bool) -> str:
         return word.lower()
     core = word.lstrip(_BEFORE_WORD).rstrip(_AFTER_WORD)
     letters = core.translate(_JOINTS)
-    if not letters.isalpha():
+    if not letters.isalpha() or core[0] == "-":
         return word
     if shouted or core == "I" or core.startswith(("I'", "I’")):
         return word.lower()

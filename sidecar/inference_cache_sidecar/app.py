@@ -6,11 +6,12 @@
 import asyncio
 import gc
 import logging
+import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from inference_cache_sidecar.embedder.loading import load_embedder
 from inference_cache_sidecar.embedder.protocol import Embedder
 from inference_cache_sidecar.embedder.worker import EmbeddingWorker, WorkerLimits
 from inference_cache_sidecar.epochs import MemoryEpochs
+from inference_cache_sidecar.errors import CannotListen
 from inference_cache_sidecar.flights import Flights
 from inference_cache_sidecar.flush import Flusher
 from inference_cache_sidecar.flying import Flying, Policy
@@ -48,7 +50,7 @@ from inference_cache_sidecar.render.policy import AnswerPolicy
 from inference_cache_sidecar.render.renderers import renderer_for
 from inference_cache_sidecar.served import Served
 from inference_cache_sidecar.server import ProxyServer, ServerLimits
-from inference_cache_sidecar.settings import Address, Settings
+from inference_cache_sidecar.settings import ADMIN, LISTEN, Address, ProcessSetting, Settings
 from inference_cache_sidecar.store.memory import MemoryStore
 from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
 
@@ -149,7 +151,8 @@ async def _listening(stack: AsyncExitStack, settings: Settings, pipeline: Pipeli
     proxy = ProxyServer(
         pipeline.handle, ServerLimits(limits.header_bytes, limits.header_seconds, limits.keepalive_seconds, limits.connections)
     )
-    server = await asyncio.get_running_loop().create_server(proxy, settings.listen.host, settings.listen.port, backlog=BACKLOG)
+    with _binding(LISTEN, settings.listen):
+        server = await asyncio.get_running_loop().create_server(proxy, settings.listen.host, settings.listen.port, backlog=BACKLOG)
     stack.push_async_callback(proxy.shutdown, DRAIN_SECONDS)
     stack.callback(proxy.pre_shutdown)
     stack.callback(server.close)
@@ -160,8 +163,18 @@ async def _administered(stack: AsyncExitStack, settings: Settings, administratio
     runner = web.AppRunner(build_admin(administration.services(), settings.admin_token), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, settings.admin.host, settings.admin.port).start()
+    with _binding(ADMIN, settings.admin):
+        await web.TCPSite(runner, settings.admin.host, settings.admin.port).start()
     return Address(settings.admin.host, runner.addresses[0][1])
+
+
+@contextmanager
+def _binding(setting: ProcessSetting, address: Address) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+        raise CannotListen(f"{setting.flag}: {address}: {reason}") from error
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

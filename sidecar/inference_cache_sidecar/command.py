@@ -23,7 +23,7 @@ _NOWHERE = Address("", 0)
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after a clean end, 2 for a configuration that is refused."""
+    """0 after a clean end, 1 where an address is not free, 2 for a configuration that is refused."""
     try:
         layers, print_only = read_layers(argv, os.environ)
         if print_only:
@@ -38,9 +38,15 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger("faiss").setLevel(logging.WARNING)
     for warning in layers.warnings():
         logging.getLogger(__name__).warning("%s", warning)
-    from inference_cache_sidecar import app  # noqa: PLC0415  --help and --print-config must not wait for ONNX and FAISS
+    # --help and --print-config must not wait for ONNX and FAISS.
+    from inference_cache_sidecar import app  # noqa: PLC0415
+    from inference_cache_sidecar.errors import CannotListen  # noqa: PLC0415
 
-    app.run(settings)
+    try:
+        app.run(settings)
+    except CannotListen as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 1
     return 0
 
 

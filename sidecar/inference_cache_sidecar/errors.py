@@ -31,6 +31,10 @@ class UpstreamAborted(SidecarError):
     """The model server broke off in the middle of its answer: the client's connection is broken off as well."""
 
 
+class CannotListen(SidecarError):
+    """An address that is not free, or not ours; the message names the flag that gave it."""
+
+
 def whereabouts(error: BaseException) -> str:
     """Type and place of an unexpected error; never its message, which may quote a prompt or an answer."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -15,7 +15,8 @@ from aiohttp import web
 from inference_cache_contract.endpoints import PATHS, Endpoint
 from inference_cache_contract.spec import Category
 from inference_cache_sidecar import cache_control, cache_status
-from inference_cache_sidecar.access import Access
+from inference_cache_sidecar import headers as header_rules
+from inference_cache_sidecar.access import GUARDED_PREFIX, Access
 from inference_cache_sidecar.adapters import ModelChanges
 from inference_cache_sidecar.asking import Ask
 from inference_cache_sidecar.errors import ClientFault, UpstreamFault, error_response, whereabouts
@@ -290,11 +291,16 @@ class Pipeline:
         return await self._pass(request, body, cache_status.forwarded(forward, detail=reason.value))
 
     async def _pass(self, request: web.BaseRequest, body: ClientBody, status: str) -> web.StreamResponse:
+        identity = self._parts.identity
         try:
-            return await pass_through(request, body, self._parts.upstream, status)
+            response = await pass_through(request, body, self._parts.upstream, status)
         except UpstreamFault:
-            self._parts.identity.doubt()
+            identity.doubt()
             raise
+        if not identity.confirmed and 200 <= response.status < 300 and request.path.startswith(GUARDED_PREFIX):
+            # A model server that wants a key says who it is only to a key that it accepted, and until then everything passes here.
+            identity.accepted(header_rules.credential_headers(request.headers))
+        return response
 
     @staticmethod
     def _nothing_cached() -> web.Response:

@@ -78,7 +78,9 @@ async def test_headers_of_one_hop_stay_there_and_all_others_pass_both_ways(befor
         head = "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-End: \u00e9"
         await exchange.send(answer_bytes(b"{}", headers=head + "\r\nServer: uvicorn"))
 
-    sent = "Connection: close, X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\nProxy-Authorization: no\r\nProxy-Connection: x\r\nX-Kept: 1\r\nX-Kept: 2"
+    sent = (
+        "Connection: close, X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\nProxy-Authorization: no\r\nProxy-Connection: x\r\nX-Kept: 1\r\nX-Kept: 2"
+    )
     async with scripted(script) as upstream, asyncio.timeout(5):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:

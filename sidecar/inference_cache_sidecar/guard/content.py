@@ -13,9 +13,21 @@ _VAGUE: Final = frozenset(map(lemma, words.VAGUE))
 _NONE: Final[frozenset[str]] = frozenset()
 _ASKED: Final = {
     kind: frozenset(map(lemma, line.split()))
-    for kind, line in (("when", "time date"), ("where", "place location"), ("why", "reason cause"), ("how", "way step process"), ("who", "person"),
-        ("how much", "cost price"), ("how many", "number"), ("how old", "age"), ("how long", "duration time"), ("how far", "distance"),
-        ("how often", "frequency time"), ("how high", "height"), ("may", "way"))
+    for kind, line in (
+        ("when", "time date"),
+        ("where", "place location"),
+        ("why", "reason cause"),
+        ("how", "way step process"),
+        ("who", "person"),
+        ("how much", "cost price"),
+        ("how many", "number"),
+        ("how old", "age"),
+        ("how long", "duration time"),
+        ("how far", "distance"),
+        ("how often", "frequency time"),
+        ("how high", "height"),
+        ("may", "way"),
+    )
 }
 """What the question word itself says: "what is the reason" is "why"."""
 

@@ -11,5 +11,5 @@ def is_english(text: str, words: Sequence[str]) -> bool:
         letters = sum(char.isalpha() for char in text)
         if sum(char.isalpha() and ord(char) > 0x24F for char in text) * 3 > letters:
             return False
-    foreign = sum(word in FOREIGN for word in words)
-    return foreign == 0 or sum(word in ENGLISH for word in words) >= foreign
+    foreign = len(FOREIGN.intersection(words))
+    return foreign == 0 or len(ENGLISH.intersection(words)) >= foreign

@@ -7,6 +7,7 @@ questions share their words.
 from functools import lru_cache
 from typing import Final
 
+from inference_cache_sidecar.guard.lists import wordset
 from inference_cache_sidecar.guard.synonyms import SAME
 
 _IRREGULAR_LINES: Final = """
@@ -141,16 +142,19 @@ process processes
 address addresses
 """
 
-_UNTOUCHED: Final = frozenset(
-    "this his its yes thus less unless always perhaps plus minus bus gas business class boss loss mass pass press stress access address process "
-    "success dress glass grass cross express progress express wireless chess mess miss kiss princess fitness illness witness wedding evening "
-    "morning during nothing something anything everything string king ring spring thing wing sing bring building feeling bed red need feed "
-    "seed speed breed bleed hundred sacred indeed exceed succeed proceed ted fed led shed embed need under over other another mother father "
-    "brother sister never ever river number member water paper power order letter matter computer summer winter center server user driver "
-    "buyer seller lender employer teacher leader player singer dancer trainer writer reader worker manager october september november december "
-    "forest interest rest test best west east request harvest honest protest invest suggest guest quest contest latest arrest nest chest "
-    "only family reply supply apply july italy fly rely ally bully early daily weekly monthly yearly hourly jelly belly ugly holy "
-    "windows news physics mathematics economics politics analytics kubernetes redis aws https dns sms ios atlas texas paris canvas jesus".split()
+_UNTOUCHED: Final = wordset(
+    """
+    this his its yes thus less unless always perhaps plus minus bus gas business class boss loss mass pass press stress access
+    address process success dress glass grass cross express progress express wireless chess mess miss kiss princess fitness illness
+    witness wedding evening morning during nothing something anything everything string king ring spring thing wing sing bring
+    building feeling bed red need feed seed speed breed bleed hundred sacred indeed exceed succeed proceed ted fed led shed embed
+    need under over other another mother father brother sister never ever river number member water paper power order letter matter
+    computer summer winter center server user driver buyer seller lender employer teacher leader player singer dancer trainer writer
+    reader worker manager october september november december forest interest rest test best west east request harvest honest
+    protest invest suggest guest quest contest latest arrest nest chest only family reply supply apply july italy fly rely ally
+    bully early daily weekly monthly yearly hourly jelly belly ugly holy windows news physics mathematics economics politics
+    analytics kubernetes redis aws https dns sms ios atlas texas paris canvas jesus
+    """
 )
 
 
@@ -162,11 +166,17 @@ _IRREGULAR: Final = _irregular(_IRREGULAR_LINES)
 _VOWELS: Final = frozenset("aeiouy")
 
 
-@lru_cache(maxsize=32_768)
 def lemma(word: str) -> str:
     """What stands for the lower-case word, its inflections and its synonyms."""
-    if len(word) > 32:
-        return word
+    return _lemma(word) if len(word) <= _LONGEST else word
+
+
+_LONGEST: Final = 32
+"""Characters; longer ones are no words, and would fill the cache."""
+
+
+@lru_cache(maxsize=32_768)
+def _lemma(word: str) -> str:
     base = _IRREGULAR.get(word)
     if base is None:
         base = word if len(word) < 4 or word in _UNTOUCHED or not word.isascii() else _stripped(word)
@@ -200,9 +210,8 @@ def _root(word: str, ending: str) -> str:
         return stem + "y"
     if len(stem) < 3 or not _VOWELS.intersection(stem):
         return word
-    if ending in ("er", "est") and (stem + "er") not in COMPARED and stem not in COMPARED and stem + "e" not in COMPARED and stem[:-1] not in COMPARED:
-        if not (stem.endswith("i") and stem[:-1] + "y" in COMPARED):
-            return _spelt(word)
+    if ending in ("er", "est") and COMPARED.isdisjoint((stem, stem + "e", stem[:-1], stem[:-1] + "y")):
+        return _spelt(word)
     if stem.endswith("i") and ending in ("er", "est", "ly"):
         return stem[:-1] + "y"
     if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "lsz":
@@ -220,10 +229,13 @@ def _spelt(word: str) -> str:
     return word[:-1] if word.endswith("e") and len(word) > 3 else word
 
 
-COMPARED: Final = frozenset(
-    "big small large cheap fast slow high low long short old young new strong weak great hard easy light heavy dark bright clean deep hot cold "
-    "warm cool rich poor thick thin wide narrow near close safe smart quick early late simple few small tall fine nice cute kind loud quiet "
-    "happy healthy busy pretty lovely wealthy lucky tasty scary funny crazy dirty ugly angry hungry noisy dry wet fat sad mad sharp smooth soft "
-    "tough rough rare wise large strange pure dense tiny fresh sweet mild clear cruel brave calm dumb fair firm full grave green grand harsh".split()
+COMPARED: Final = wordset(
+    """
+    big small large cheap fast slow high low long short old young new strong weak great hard easy light heavy dark bright clean deep
+    hot cold warm cool rich poor thick thin wide narrow near close safe smart quick early late simple few small tall fine nice cute
+    kind loud quiet happy healthy busy pretty lovely wealthy lucky tasty scary funny crazy dirty ugly angry hungry noisy dry wet fat
+    sad mad sharp smooth soft tough rough rare wise large strange pure dense tiny fresh sweet mild clear cruel brave calm dumb fair
+    firm full grave green grand harsh
+    """
 )
 """Adjectives with -er and -est."""

@@ -1,6 +1,7 @@
-"""The guard of the semantic tier: refuses a stored answer whose question differs in something that changes answers.
+"""The guard of both tiers: refuses a stored answer whose question differs in something that changes answers.
 
-Called by the pipeline for every candidate that was not identical byte for byte.
+Called by the pipeline for every candidate that was not identical byte for byte. Knows English only: of texts in other
+languages only those pass that differ in nothing but capitals, white space and the punctuation around words.
 """
 
 import re
@@ -14,7 +15,9 @@ from inference_cache_sidecar.guard.reading import Reading, read
 from inference_cache_sidecar.guard.typos import is_slip
 
 MAX_COMPARED: Final = 4096
-"""Characters; longer texts are not compared and pass only if equal save for white space."""
+"""Characters; longer texts pass only if equal save for white space (those the embedder does not see to their end anyway)."""
+MAX_REMEMBERED: Final = 512
+"""Characters of a text whose reading is kept; a reading of that length takes some 20 kB."""
 
 Rule = Callable[[Reading, Reading], bool]
 
@@ -36,11 +39,14 @@ RULES: Final[tuple[tuple[str, Rule], ...]] = (
     ("order", order.reordered),
     ("content", content.differs),
 )
+"""In this order the first that applies names the refusal; besides these "length" exists."""
 
 
 class LexicalGuard:
-    def __init__(self, remembered: int = 2048) -> None:
-        self._read = lru_cache(maxsize=remembered)(read)
+    """Compares two texts by rules alone; the similarity plays no part."""
+
+    def __init__(self, remembered: int = 1024) -> None:
+        self._remembered = lru_cache(maxsize=remembered)(read)
 
     def refusal(self, asked: str, stored: str, similarity: float) -> Refusal | None:
         if asked == stored:
@@ -52,10 +58,10 @@ class LexicalGuard:
         one, other = self._read(asked), self._read(stored)
         if _loose(asked) == _loose(stored):
             return Refusal("entity") if rules.cased_apart(one, other) else None
-        for name, refuses in RULES:
-            if refuses(one, other):
-                return Refusal(name)
-        return None
+        return next((Refusal(name) for name, refuses in RULES if refuses(one, other)), None)
+
+    def _read(self, text: str) -> Reading:
+        return self._remembered(text) if len(text) <= MAX_REMEMBERED else read(text)
 
 
 def _loose(text: str) -> list[str]:

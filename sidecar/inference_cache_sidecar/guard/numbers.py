@@ -6,18 +6,21 @@ from typing import Final
 from inference_cache_sidecar.guard.lemma import lemma
 from inference_cache_sidecar.guard.words import UNITS
 
-_ONES: Final = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_ONES: Final = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen
+"""
+_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety"
+_RANKS: Final = """
+    first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth
+    seventeenth eighteenth nineteenth twentieth
+"""
+CARDINALS: Final = (
+    {word: value for value, word in enumerate(_ONES.split())}
+    | {word: 10 * tens for tens, word in enumerate(_TENS.split(), 2)}
+    | {"dozen": 12}
 )
-_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-CARDINALS: Final = {word: value for value, word in enumerate(_ONES)} | {word: 10 * tens for tens, word in enumerate(_TENS, 2)} | {"dozen": 12}
 SCALES: Final = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7}
-ORDINALS: Final = {
-    word: value
-    for value, word in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth".split(), 1
-    )
-} | {"twentieth": 20}
+ORDINALS: Final = {word: value for value, word in enumerate(_RANKS.split(), 1)}
 ROMAN: Final = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12}
 
 NUMBER: Final = re.compile(
@@ -27,16 +30,48 @@ NUMBER: Final = re.compile(
 
 RANGE: Final = re.compile(r"(\d+(?:\.\d+)?)[-–—](\d+(?:\.\d+)?)", re.ASCII)
 
+_MINUS: Final = ("-", "−", "–")
 _CURRENCY: Final = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 _SUFFIX_SCALE: Final = {"k": 3, "m": 6, "mn": 6, "million": 6, "bn": 9, "b": 9, "billion": 9, "thousand": 3}
+_SPELLINGS: Final = """
+mg milligram milligrams
+g gram grams
+kg kilogram kilograms kilo kilos kgs
+mcg microgram micrograms µg ug
+lb lbs
+oz ounce ounces
+mm millimeter millimetre
+cm centimeter centimetre
+m meter metre
+km kilometer kilometre kms
+in inch inches
+ft foot feet
+mi mile miles
+ml milliliter millilitre
+l liter litre
+s second sec secs
+ms millisecond
+min minute mins
+h hour hr hrs
+% percent
+kb kilobyte
+mb megabyte
+gb gigabyte
+tb terabyte
+w watt
+kw kilowatt
+c celsius °c
+f fahrenheit °f
+deg degree
+dollar usd
+euro eur
+pound gbp
+rupee rs inr
+yen jpy
+"""
 _UNIT_SPELLINGS: Final = {
-    "milligram": "mg", "gram": "g", "kilogram": "kg", "kilo": "kg", "kgs": "kg", "microgram": "mcg", "µg": "mcg", "ug": "mcg", "lb": "pound",
-    "lbs": "pound", "ounce": "oz", "millimeter": "mm", "centimeter": "cm", "meter": "m", "kilometer": "km", "kms": "km", "inch": "in", "feet": "ft",
-    "foot": "ft", "mile": "mi", "milliliter": "ml", "liter": "l", "litr": "l", "second": "s", "sec": "s", "millisecond": "ms", "minute": "min",
-    "hour": "h", "hr": "h", "hrs": "h", "percent": "%", "kilobyt": "kb", "megabyt": "mb", "gigabyt": "gb", "terabyt": "tb", "watt": "w",
-    "kilowatt": "kw", "celsius": "c", "fahrenheit": "f", "degree": "deg", "°c": "c", "°f": "f", "rs": "rupee", "gbp": "pound", "usd": "dollar",
-    "eur": "euro", "inr": "rupee", "jpy": "yen", "mins": "min", "secs": "s",
-}  # fmt: skip
+    form: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split() for form in (word, lemma(word))
+}
 
 
 def unit(word: str) -> str | None:
@@ -56,7 +91,7 @@ def written(piece: str) -> tuple[str, str] | None:
         return None
     sign, currency, inner_sign, digits, fraction, suffix = match.groups()
     value = _plain(digits, fraction)
-    negative = "-" if sign in ("-", "−", "–") and sign or inner_sign else ""
+    negative = "-" if sign in _MINUS or inner_sign else ""
     ending = (suffix or "").lower()
     if ending in ("st", "nd", "rd", "th"):
         return f"{value}th", ""
@@ -64,7 +99,9 @@ def written(piece: str) -> tuple[str, str] | None:
         return negative + _scaled(digits, fraction, _SUFFIX_SCALE[ending]), _CURRENCY.get(currency, "")
     if ending and ending not in ("%", "+") and unit(ending) is None:
         return None
-    return negative + value + ("+" if ending == "+" else ""), _CURRENCY.get(currency) or (unit(ending) or ending if ending not in ("", "+") else "")
+    return negative + value + ("+" if ending == "+" else ""), _CURRENCY.get(currency) or (
+        unit(ending) or ending if ending not in ("", "+") else ""
+    )
 
 
 def _plain(digits: str, fraction: str | None) -> str:

@@ -3,6 +3,7 @@
 Own compilation. `opposed` also knows prefixes ("lock", "unlock") and endings ("harmful", "harmless").
 """
 
+from functools import lru_cache
 from typing import Final
 
 from inference_cache_sidecar.guard.lemma import lemma
@@ -148,7 +149,6 @@ guilty / innocent
 happy / sad
 hard firm / soft
 harmful / harmless
-he / she
 head / tail
 healthy / sick ill unhealthy
 heaven / hell
@@ -359,7 +359,16 @@ OPPOSITES: Final = _table(_PAIRS)
 
 
 def opposed(one: str, other: str) -> bool:
-    """The two lemmas are opposites by list, prefix or ending."""
+    """The two lemmas are opposites by list, prefix or ending; symmetric."""
+    return max(len(one), len(other)) <= _LONGEST and _opposed(one, other)
+
+
+_LONGEST: Final = 32
+"""Characters; longer ones are no words, and would fill the cache."""
+
+
+@lru_cache(maxsize=16_384)
+def _opposed(one: str, other: str) -> bool:
     if other in OPPOSITES.get(one, ()):
         return True
     short, long = sorted((one, other), key=lambda word: (len(word), word))
@@ -378,4 +387,9 @@ def _swapped(one: str, other: str) -> bool:
 
 
 def _same_root(one: str, other: str, left: str, right: str) -> bool:
-    return one.endswith(left) and other.endswith(right) and len(one) - len(left) > 2 and one[: len(one) - len(left)] == other[: len(other) - len(right)]
+    return (
+        one.endswith(left)
+        and other.endswith(right)
+        and len(one) - len(left) > 2
+        and one[: len(one) - len(left)] == other[: len(other) - len(right)]
+    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from inference_cache_sidecar.guard.lemma import lemma
+from inference_cache_sidecar.guard.lists import wordset
 from inference_cache_sidecar.guard.reading import Chunk, Reading
 
 _FREE: Final = frozenset(("and", "or", "&", "nor", "vs", "versus", "plus", ","))
@@ -17,12 +18,14 @@ Tied = tuple[str, tuple[str, ...]]
 
 _SYMMETRIC: Final = frozenset(
     lemma(word)
-    for word in (
-        "married engaged related similar equal identical equivalent connected linked close near next adjacent acquainted acquaintance friend "
-        "sibling brother sister cousin twin partner neighbor neighbour spouse colleague roommate dating difference differ compare comparison "
-        "compatible separate distance distant meet agree disagree between parallel perpendicular interchangeable tied relationship relation "
-        "connection similarity same correlated associated classmate teammate coworker rival divorced better versus compared"
-    ).split()
+    for word in wordset(
+        """
+        married engaged related similar equal identical equivalent connected linked close near next adjacent acquainted acquaintance friend
+        sibling brother sister cousin twin partner neighbor neighbour spouse colleague roommate dating difference differ compare comparison
+        compatible separate distance distant meet agree disagree between parallel perpendicular interchangeable tied relationship relation
+        connection similarity same correlated associated classmate teammate coworker rival divorced better versus compared
+        """
+    )
 )
 """Relations that hold both ways, and questions that name both sides ("which is better, A or B")."""
 
@@ -34,15 +37,11 @@ def reordered(one: Reading, other: Reading) -> bool:
     if one.passive != other.passive:
         return _active(one) != _active(other)
     left, right = _settled(one.chunks), _settled(other.chunks)
-    if left == right and _ties(one) == _ties(other):
+    if (left == right and _ties(one) == _ties(other)) or _moved(_tied(one), _tied(other)):
         return False
-    if _moved(_tied(one), _tied(other)):
-        return False
-    if "than" in one.function | other.function:
-        return True
-    if one.bag & _SYMMETRIC:
+    if one.bag & _SYMMETRIC and "than" not in one.function | other.function:
         return not _exchanged(one.content, other.content)
-    return len(left) == len(right) or _named(one) != _named(other)
+    return len(left) == len(right) or "than" in one.function | other.function or _named(one) != _named(other)
 
 
 def _moved(one: list[Tied], other: list[Tied]) -> bool:
@@ -59,7 +58,12 @@ def _exchanged(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     if len(left) != len(right):
         return False
     reach = range(1, min(len(left), _MAX_PHRASES))
-    return any(left[-last:] + left[first : len(left) - last] + left[:first] == right for first in reach for last in reach if first + last <= len(left))
+    return any(
+        left[-last:] + left[first : len(left) - last] + left[:first] == right
+        for first in reach
+        for last in reach
+        if first + last <= len(left)
+    )
 
 
 def _margins(one: Sequence[object], other: Sequence[object]) -> tuple[int, int]:
@@ -102,4 +106,3 @@ def _active(reading: Reading) -> list[str]:
     agent = [word for chunk in (reading.chunks[at : at + 1] if at is not None else ()) for word in chunk.words]
     after = [word for chunk in (reading.chunks[at + 1 :] if at is not None else ()) for word in chunk.words]
     return agent + before[-1:] + before[:-1] + after
-

@@ -89,6 +89,7 @@ right now = nowadays
 at the moment = nowadays
 machine learning = machine_learning
 artificial intelligence = ai
+according to = according
 """
 
 _OPENINGS: Final = """
@@ -181,7 +182,7 @@ def joined(sentence: list[Token]) -> list[Token]:
     result: list[Token] = []
     position = 0
     while position < len(sentence):
-        entry = _at(sentence, position, _TABLE)
+        entry = _at(sentence, position, _TABLE) if sentence[position].text in _FIRST else None
         if entry is None:
             result.append(sentence[position])
             position += 1

@@ -10,6 +10,7 @@ UNSURE_ONE: Final = "(1)"
 
 _SIGNS: Final = {"minus": "-", "negative": "-"}
 _COUNTED: Final = {"twice": "2x", "thrice": "3x", "half": "1/2"}
+_NUMBER_WORDS: Final = frozenset((*numbers.CARDINALS, *numbers.ORDINALS, *_COUNTED))
 
 
 def quantities(sentence: list[Token]) -> tuple[list[str], list[Token]]:
@@ -18,6 +19,11 @@ def quantities(sentence: list[Token]) -> tuple[list[str], list[Token]]:
     rest: list[Token] = []
     position = 0
     while position < len(sentence):
+        token = sentence[position]
+        if token.kind is not Kind.NUMBER and token.text not in _NUMBER_WORDS and token.surface not in numbers.ROMAN:
+            rest.append(token)
+            position += 1
+            continue
         end, value, unit = _number(sentence, position)
         if end == position:
             rest.append(sentence[position])
@@ -33,20 +39,24 @@ def _number(sentence: list[Token], start: int) -> tuple[int, str, str]:
     """(position after the number, value, unit); the position is `start` if no number stands there."""
     token = sentence[start]
     if token.kind is Kind.NUMBER:
-        if not token.unit and start + 1 < len(sentence):
-            scale = numbers.SCALES.get(sentence[start + 1].text)
-            if scale is not None:
-                return start + 2, numbers.scaled(token.text, scale), ""
-        return start + 1, token.text, token.unit
+        return _digits(sentence, start)
     if token.surface in numbers.ROMAN and not token.opens:
         return start + 1, str(numbers.ROMAN[token.surface]), ""
-    if token.text in _COUNTED:
-        return start + 1, _COUNTED[token.text], ""
-    if token.text in numbers.ORDINALS and token.text != "second":
-        return start + 1, f"{numbers.ORDINALS[token.text]}th", ""
-    if token.text == "second" and not (start and sentence[start - 1].text in ("per", "each", "every")):
-        return start + 1, "2th", ""
-    return _in_words(sentence, start)
+    if token.text not in _NUMBER_WORDS:
+        return start, "", ""
+    if token.text in numbers.CARDINALS:
+        return _in_words(sentence, start)
+    if token.text == "second" and start and sentence[start - 1].text in ("per", "each", "every"):
+        return start, "", ""
+    return start + 1, _COUNTED.get(token.text) or f"{numbers.ORDINALS[token.text]}th", ""
+
+
+def _digits(sentence: list[Token], start: int) -> tuple[int, str, str]:
+    token = sentence[start]
+    scale = numbers.SCALES.get(sentence[start + 1].text) if start + 1 < len(sentence) and not token.unit else None
+    if scale is not None:
+        return start + 2, numbers.scaled(token.text, scale), ""
+    return start + 1, token.text, token.unit
 
 
 def _in_words(sentence: list[Token], start: int) -> tuple[int, str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from inference_cache_sidecar.guard.lists import wordset
 from inference_cache_sidecar.guard.words import AUXILIARIES, WH
 
 YES_NO: Final = "yes-no"
@@ -13,7 +14,11 @@ MAY: Final = "may"
 STATEMENT: Final = "statement"
 """An imperative, a keyword search, or something that is so."""
 
-_DEGREES: Final = frozenset("many much long far often old tall big large high fast deep heavy soon late hot cold expensive wide strong".split())
+_DEGREES: Final = wordset(
+    """
+    many much long far often old tall big large high fast deep heavy soon late hot cold expensive wide strong
+    """
+)
 _SAME_DEGREE: Final = {"large": "big", "tall": "high"}
 _ASKED_BY_NOUN: Final = {
     "reason": "why", "reasons": "why", "cause": "why", "causes": "why", "way": "how", "ways": "how", "steps": "how", "method": "how",
@@ -21,7 +26,11 @@ _ASKED_BY_NOUN: Final = {
     "age": "how old", "duration": "how long", "distance": "how far", "frequency": "how often", "height": "how high",
 }  # fmt: skip
 _ASKED_AT_ONCE: Final = {"time": "when", "date": "when", "day": "when", "year": "when", "place": "where", "location": "where"}
-_BEFORE_NOUN: Final = frozenset("is are was were s be may the a some your best good easiest fastest main most effective different better".split())
+_BEFORE_NOUN: Final = wordset(
+    """
+    is are was were do does it s be may the a some your best good easiest fastest main most effective different better
+    """
+)
 _WHAT_TO_DO: Final = frozenset(
     tuple(phrase.split()) for phrase in ("can i do to", "should i do to", "can you do to", "do i do to", "should one do to", "can we do to")
 )

@@ -4,15 +4,15 @@ Made once a text and kept (see `lexical.py`), then compared in pairs.
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
-from inference_cache_sidecar.guard import language, phrases, question, quantities, words
+from inference_cache_sidecar.guard import language, phrases, quantities, question, words
 from inference_cache_sidecar.guard.lemma import lemma
+from inference_cache_sidecar.guard.lists import wordset
 from inference_cache_sidecar.guard.tokens import LITERAL, Kind, Token, tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A run of content words, and the small word that ties it to what stands before it."""
 
     link: str
@@ -53,7 +53,11 @@ class Reading:
     """The author uses capitals beyond I, so that a small letter says something."""
 
 
-_WEAK: Final = words.FUNCTION - words.MARKS
+_TYING: Final = words.FUNCTION | words.MARKS | frozenset(words.NEGATORS)
+"""Words that part the chunks of content."""
+
+_PERSON: Final = dict.fromkeys(words.FIRST, "1") | dict.fromkeys(words.SECOND, "2")
+_SEX: Final = dict.fromkeys(words.HE, "h") | dict.fromkeys(words.SHE, "s")
 
 
 def read(text: str) -> Reading:
@@ -82,9 +86,9 @@ def read(text: str) -> Reading:
         identifiers=tuple(sorted(token.text.lower() for token in rest if token.kind is Kind.IDENTIFIER)),
         names=names,
         surfaces={token.text: token.surface for token in rest if token.text in words.CASED and not token.opens},
-        persons="".join(_person(word) for word in plain),
-        owned="".join(sorted({_person(word) for word in plain if word in words.OWN})),
-        sexes="".join("h" if word in words.HE else "s" for word in plain if word in words.HE or word in words.SHE),
+        persons="".join([_PERSON.get(word, "") for word in plain]),
+        owned="".join(sorted({_PERSON[word] for word in function & words.OWN})),
+        sexes="".join([_SEX.get(word, "") for word in plain]),
         tense=_tense(plain),
         passive=_passive(plain, names),
         literals=tuple(sorted(literals)),
@@ -99,9 +103,10 @@ def _has_literal(text: str) -> bool:
 def _chunks(sentence: list[Token]) -> tuple[tuple[str, ...], tuple[Chunk, ...]]:
     content: list[str] = []
     chunks: list[Chunk] = []
-    link, run = "", []
+    link = ""
+    run: list[str] = []
     for token in sentence:
-        if token.kind is Kind.WORD and (token.text in _WEAK or token.text in words.NEGATORS or token.text in words.MARKS):
+        if token.kind is Kind.WORD and token.text in _TYING:
             if run:
                 chunks.append(Chunk(link, tuple(run)))
                 link, run = "", []
@@ -146,32 +151,32 @@ def _names(sentence: list[Token]) -> frozenset[str]:
     return frozenset(found - words.FUNCTION)
 
 
-_BE: Final = frozenset("is are was were be been being am".split())
+_BE: Final = wordset("is are was were be been being am")
 
 
 def _passive(plain: list[str], names: frozenset[str]) -> bool:
     if not _BE.intersection(plain):
         return False
-    participle = next((at for at, word in enumerate(plain) if at and (word.endswith("ed") or word in _PARTICIPLES) and word not in names), None)
+    participle = next(
+        (at for at, word in enumerate(plain) if at and (word.endswith("ed") or word in _PARTICIPLES) and word not in names), None
+    )
     if participle is None:
         return False
     return plain[participle + 1 : participle + 2] == ["by"] or plain[participle - 1] in _BE
 
 
-_PARTICIPLES: Final = frozenset(
-    "made sold bought kept left lost found built sent paid told held taught caught brought thought won hit cut put read led met fed "
-    "done gone seen used understood struck hung shot spent lent felt heard worn torn drawn thrown known grown shown sung begun drunk run "
-    "taken given written stolen broken spoken chosen eaten driven frozen beaten hidden forgotten fallen proven risen ridden shaken bitten woven "
-    "awoken blown flown mown sewn sworn born".split()
+_PARTICIPLES: Final = wordset(
+    """
+    made sold bought kept left lost found built sent paid told held taught caught brought thought won hit cut put read led met fed
+    done gone seen used understood struck hung shot spent lent felt heard worn torn drawn thrown known grown shown sung begun drunk
+    run taken given written stolen broken spoken chosen eaten driven frozen beaten hidden forgotten fallen proven risen ridden
+    shaken bitten woven awoken blown flown mown sewn sworn born
+    """
 )
 
 
 def _is_acronym(surface: str) -> bool:
     return len(surface) > 1 and surface.isupper()
-
-
-def _person(word: str) -> str:
-    return "1" if word in words.FIRST else "2" if word in words.SECOND else ""
 
 
 def _tense(plain: list[str]) -> str:
@@ -180,31 +185,3 @@ def _tense(plain: list[str]) -> str:
     if first in words.FUTURE:
         return "future" if "be" in plain else ""
     return "past" if first in words.PAST else "present" if first in words.PRESENT else ""
-
-
-_BE: Final = frozenset("is are was were be been being am".split())
-
-
-def _passive(plain: list[str], names: frozenset[str]) -> bool:
-    if not _BE.intersection(plain):
-        return False
-    participle = next((at for at, word in enumerate(plain) if at and (word.endswith("ed") or word in _PARTICIPLES) and word not in names), None)
-    if participle is None:
-        return False
-    return plain[participle + 1 : participle + 2] == ["by"] or plain[participle - 1] in _BE
-
-
-_PARTICIPLES: Final = frozenset(
-    "made sold bought kept left lost found built sent paid told held taught caught brought thought won hit cut put read led met fed "
-    "done gone seen used understood struck hung shot spent lent felt heard worn torn drawn thrown known grown shown sung begun drunk run "
-    "taken given written stolen broken spoken chosen eaten driven frozen beaten hidden forgotten fallen proven risen ridden shaken bitten woven "
-    "awoken blown flown mown sewn sworn born".split()
-)
-
-
-def _is_acronym(surface: str) -> bool:
-    return len(surface) > 1 and surface.isupper()
-
-
-def _person(word: str) -> str:
-    return "1" if word in words.FIRST else "2" if word in words.SECOND else ""

@@ -3,13 +3,11 @@
 from inference_cache_sidecar.guard import question as questions
 from inference_cache_sidecar.guard import words
 from inference_cache_sidecar.guard.lemma import lemma
-from inference_cache_sidecar.guard.numbers import unit as unit_of
 from inference_cache_sidecar.guard.opposites import opposed
 from inference_cache_sidecar.guard.quantities import UNSURE_ONE
 from inference_cache_sidecar.guard.reading import Reading
 
 _TIMES = frozenset(map(lemma, words.TIMES))
-_UNITS = frozenset(map(lemma, words.UNITS))
 
 
 def foreign(one: Reading, other: Reading) -> bool:

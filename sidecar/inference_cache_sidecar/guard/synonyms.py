@@ -239,8 +239,10 @@ yearly annual annually
 yen jpy
 """
 
+
 def _table(sets: str) -> dict[str, str]:
     return {word: line.split()[0] for line in sets.strip().splitlines() for word in line.split()}
+
 
 SAME: Final = _table(_SETS)
 """Lemma to the word that stands for its set."""

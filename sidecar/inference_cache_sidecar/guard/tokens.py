@@ -4,9 +4,8 @@ Called by `reading.py`. Linear: every expression scans each character a bounded 
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from inference_cache_sidecar.guard import numbers
 from inference_cache_sidecar.guard.words import KNOWN_ABBREVIATIONS
@@ -20,8 +19,9 @@ class Kind(Enum):
     """The end of a sentence or clause."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
+    """A tuple, since a question makes a dozen of them on the way to a hit."""
+
     kind: Kind
     text: str
     """A word in lower case; a number's value; an identifier as it stands."""
@@ -37,14 +37,36 @@ _LEFT: Final = "\"'(“‘’[`{*"
 _RIGHT: Final = "\"')”’],.;:!?…`}*"
 _JOINED: Final = re.compile(r"[-–—/,;:()&]+|\.\.+")
 _ACRONYM: Final = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")
-_DECORATION: Final = frozenset("-–—/|•·*_~+".replace("+", ""))
+_DECORATION: Final = frozenset("-–—/|•·*_~")
+_CONTRACTIONS: Final = """
+can't = can not
+won't = will not
+shan't = shall not
+cannot = can not
+ain't = is not
+i'm = i
+let's = let
+gonna = will
+wanna = want
+unable = not able
+cant = can not
+dont = do not
+doesnt = does not
+didnt = did not
+isnt = is not
+arent = are not
+wasnt = was not
+hasnt = has not
+havent = have not
+shouldnt = should not
+wouldnt = would not
+couldnt = could not
+whats = what is
+hows = how is
+"""
 _CONTRACTED: Final = {
-    "can't": ("can", "not"), "won't": ("will", "not"), "shan't": ("shall", "not"), "cannot": ("can", "not"), "ain't": ("is", "not"),
-    "i'm": ("i",), "let's": ("let",), "gonna": ("will",), "wanna": ("want",), "dont": ("do", "not"), "doesnt": ("does", "not"),
-    "didnt": ("did", "not"), "isnt": ("is", "not"), "unable": ("not", "able"), "cant": ("can", "not"), "wont": ("will", "not"), "whats": ("what", "is"),
-    "hows": ("how", "is"), "shouldnt": ("should", "not"), "wouldnt": ("would", "not"), "couldnt": ("could", "not"), "arent": ("are", "not"),
-    "wasnt": ("was", "not"), "hasnt": ("has", "not"), "havent": ("have", "not"),
-}  # fmt: skip
+    short: tuple(long.split()) for short, _, long in (line.partition(" = ") for line in _CONTRACTIONS.strip().splitlines())
+}
 _ENCLITICS: Final = {"n't": "not", "'ll": "will", "'ve": "have", "'re": "are", "'d": "would", "'m": "am"}
 _NEGATIVE_FRONT: Final = frozenset(("non", "anti", "un", "pre", "post", "re", "co", "de", "e", "ex", "self", "sub", "mid", "multi"))
 
@@ -60,6 +82,8 @@ def tokens(text: str) -> list[Token]:
         core = piece.lstrip(_LEFT).rstrip(_RIGHT)
         if core:
             _core(core, piece, opens, found)
+            if core[-1].isdigit() and core + "!" in piece:
+                found.append(Token(Kind.IDENTIFIER, "!", "!"))
         ends = core.lower() not in KNOWN_ABBREVIATIONS and piece[-1] in ".?!:;,)" if core else False
         opens = ends and piece[-1] in ".?!:"
         if ends:
@@ -131,7 +155,7 @@ def _with_digits(core: str, piece: str, found: list[Token]) -> None:
 
 
 def _compound(core: str, opens: bool, found: list[Token]) -> None:
-    """"short-term" is two words, "e-mail" and "non-smoker" are one, "and/or" is two with a stroke between."""
+    """ "short-term" is two words, "e-mail" and "non-smoker" are one, "and/or" is two with a stroke between."""
     front, dash, rest = core.partition("-")
     if dash and front.lower() in _NEGATIVE_FRONT and rest.isalpha():
         found.append(Token(Kind.WORD, (front + rest).lower(), front + rest, "", opens))

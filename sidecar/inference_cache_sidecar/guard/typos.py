@@ -3,17 +3,21 @@
 import re
 from typing import Final
 
+from inference_cache_sidecar.guard.lists import wordset
+
 _REAL_WORDS: Final = frozenset(
     frozenset(pair.split("/"))
-    for pair in (
-        "form/from on/no trail/trial untied/united casual/causal angel/angle dairy/diary quiet/quite lion/loin nuclear/unclear sacred/scared "
-        "able/bale calm/clam cloud/could fired/fried marital/martial sliver/silver signing/singing sign/sing spilt/split tired/tried two/tow "
-        "warp/wrap board/broad barn/bran carve/crave tide/tied field/filed salt/slat use/sue used/sued arm/ram ear/era art/rat act/cat apt/pat "
-        "complaint/compliant tiers/tires tires/tries unite/untie cavalry/calvary brain/brian felt/left files/flies goal/gaol trials/trails "
-        "angels/angles forms/froms wraps/warps signs/sings uses/sues arms/rams arts/rats acts/cats am/ma unit/untie crate/carte cater/crate "
-        "minute/minuet tap/pat bowl/blow bowls/blows slot/lost clot/colt flow/fowl beard/bread prefect/perfect persuade/pursuade "
-        "sauna/suana reserve/reverse medal/medla mental/metnal genre/gerne who/hwo dog/god pots/stop top/pot left/felt spot/stop"
-    ).split()
+    for pair in wordset(
+        """
+        form/from on/no trail/trial untied/united casual/causal angel/angle dairy/diary quiet/quite lion/loin nuclear/unclear sacred/scared
+        able/bale calm/clam cloud/could fired/fried marital/martial sliver/silver signing/singing sign/sing spilt/split tired/tried two/tow
+        warp/wrap board/broad barn/bran carve/crave tide/tied field/filed
+        salt/slat use/sue used/sued arm/ram ear/era art/rat act/cat apt/pat
+        complaint/compliant tiers/tires tires/tries unite/untie cavalry/calvary brain/brian files/flies goal/gaol trials/trails
+        angels/angles wraps/warps signs/sings uses/sues arms/rams arts/rats acts/cats am/ma unit/untie crate/carte minute/minuet bowl/blow
+        bowls/blows clot/colt flow/fowl perfect/prefect reserve/reverse top/pot who/how felt/flet
+        """
+    )
 )
 _ALTERING_FRONTS: Final = ("in", "un", "no", "im", "dis", "ir", "il", "any", "some")
 _MIN_LETTERS: Final = 12
@@ -44,4 +48,6 @@ def _only_spaces(left: list[str], right: list[str]) -> bool:
 
 
 def _common(one: str, other: str) -> int:
-    return next((position for position, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other)))
+    return next(
+        (position for position, (left, right) in enumerate(zip(one, other, strict=False)) if left != right), min(len(one), len(other))
+    )

@@ -116,10 +116,9 @@ class Region:
 
     def advance(self) -> None:
         """Swap in a partition that is ready; begin one that is due."""
-        if self._building is not None:
-            if self._building.done():
-                self._swap(self._building)
-        elif self._due():
+        if self._building is not None and self._building.done():
+            self._swap(self._building)
+        if self._building is None and self._due():
             self._freeze()
 
     def stop(self) -> None:

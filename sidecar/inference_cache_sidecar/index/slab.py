@@ -14,7 +14,7 @@ from inference_cache_sidecar.index.protocol import Vector
 from inference_cache_sidecar.index.vectors import SCALE, Bytes, Rows, distinct, quantised
 
 KEY_BYTES = 32
-_CHUNK_SHIFT = 13
+_CHUNK_SHIFT = 16
 _CHUNK_ROWS = 1 << _CHUNK_SHIFT
 _DIGEST_AT = KEY_BYTES
 _SCALE_AT = 2 * KEY_BYTES

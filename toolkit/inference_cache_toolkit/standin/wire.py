@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -111,7 +111,7 @@ async def connected(url: str) -> AsyncIterator[RawClient]:
     try:
         yield RawClient(reader, writer)
     finally:
-        writer.close()
+        await _closed(writer)
 
 
 @dataclass
@@ -150,14 +150,18 @@ class ScriptedUpstream:
     seen: list[RawMessage] = field(default_factory=list)
     """Requests that were put to the script."""
 
+    connections: set[asyncio.StreamWriter] = field(default_factory=set)
+
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.add(writer)
         try:
             while True:
                 await self._one(await read_message(reader), reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
-            writer.close()
+            self.connections.discard(writer)
+            await _closed(writer)
 
     async def _one(self, request: RawMessage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         said = _IDENTITY.get(request.start.split(b" ")[1]) if request.start.startswith(b"GET ") else None
@@ -177,6 +181,13 @@ async def scripted(script: Script) -> AsyncIterator[ScriptedUpstream]:
         yield upstream
     finally:
         server.close()
+        await asyncio.gather(*map(_closed, upstream.connections))
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 def request_bytes(method: str, target: str, headers: str = "", body: bytes = b"") -> bytes:
