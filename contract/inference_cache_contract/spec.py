@@ -83,7 +83,9 @@ class Semantic:
         Says(choice("Serve", "Shadow", "Off"), "Serve answers rephrased questions, Shadow only measures, Off embeds nothing"),
     ] = "Serve"
     threshold: Annotated[float, Says(FRACTION, "least cosine similarity of two prompts that may share an answer")] = 0.92
-    max_wrong_rate: Annotated[float, Says(FRACTION, "bound on the share of wrong semantic hits that calibration will keep; not enforced yet")] = 0.02
+    max_wrong_rate: Annotated[
+        float, Says(FRACTION, "bound on the share of wrong semantic hits that calibration will keep; not enforced yet")
+    ] = 0.02
     ttl_seconds: Annotated[float, Says(DURATION, "how long an answer may be repeated to a similar question", "ttl")] = 168 * _HOUR
     endpoints: Annotated[
         tuple[Endpoint, ...],

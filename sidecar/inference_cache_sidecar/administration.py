@@ -51,9 +51,9 @@ class Administration:
         )
 
     def not_ready(self) -> Sequence[str]:
-        """A missing embedder is no reason: the exact tier serves without it."""
-        reasons = []
-        if not self._parts.identity.confirmed:
+        """A missing embedder is no reason: the exact tier serves without it. Nor is an upstream that waits for a caller's key."""
+        reasons, identity = [], self._parts.identity
+        if not identity.confirmed and not identity.wants_key:
             reasons.append("upstream has not said who it is")
         if self._embedder is not None and self._embedder.state == "loading":
             reasons.append("the embedder is loading")
@@ -80,6 +80,7 @@ class Administration:
 
     def _gauges(self) -> Iterator[Gauge]:
         yield Gauge("flights", "Upstream calls in progress.", lambda: len(self._parts.flights))
+        yield Gauge("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
         yield Gauge("upstream_confirmed", "1 while upstream is known to be the model its entries are from.", self._confirmed)
         embedder = self._embedder
         if embedder is not None:

@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     for warning in layers.warnings():
         logging.getLogger(__name__).warning("%s", warning)
     # --help and --print-config must not wait for ONNX and FAISS.
+    # Read when NumPy loads: its products here are small, and a pool of spinning threads would take the proxy's core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from inference_cache_sidecar import app  # noqa: PLC0415
     from inference_cache_sidecar.errors import CannotListen  # noqa: PLC0415
 

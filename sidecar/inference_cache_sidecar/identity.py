@@ -84,6 +84,8 @@ class UpstreamIdentity:
         self._tripwire: _Tripwire | None = None
         self._doubted = asyncio.Event()
         self.confirmed = False
+        self.wants_key = False
+        """Upstream is there, but names its models only to a key, and no caller's has been accepted yet."""
         self.doubts = 0
         """Raised with every doubt: an answer whose request began under another number is not stored."""
         self.revision = b""
@@ -112,7 +114,9 @@ class UpstreamIdentity:
                 await self._step()
                 wait = POLL_SECONDS if self.confirmed else RETRY_SECONDS
                 try:
-                    await asyncio.wait_for(self._doubted.wait(), wait)
+                    # Not wait_for, which loses a cancellation that comes together with the event.
+                    async with asyncio.timeout(wait):
+                        await self._doubted.wait()
                 except TimeoutError:
                     continue
         finally:
@@ -136,7 +140,8 @@ class UpstreamIdentity:
         connecting = asyncio.get_running_loop().create_connection(
             lambda: _Tripwire(self), address.host or "", address.port or 80, ssl=address.scheme == "https" or None
         )
-        _, self._tripwire = await asyncio.wait_for(connecting, ASK_SECONDS)
+        async with asyncio.timeout(ASK_SECONDS):
+            _, self._tripwire = await connecting
 
     def _disarm(self) -> None:
         if self._tripwire is not None and self._tripwire.transport is not None:
@@ -186,6 +191,7 @@ class UpstreamIdentity:
             status, body = await self._upstream.ask("/v1/models", self._credential, ASK_SECONDS)
             if status in (401, 403):
                 self._credential = {}
+        self.wants_key = status in (401, 403)
         if status == 404:
             return b'{"data":[]}'
         if status != 200:

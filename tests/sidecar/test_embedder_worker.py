@@ -29,6 +29,7 @@ class FakeEmbedder:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
+        self.seconds = 0.0
 
     def embed(self, texts: Sequence[str]) -> list[Vector | None]:
         self.batches.append(list(texts))
@@ -37,6 +38,7 @@ class FakeEmbedder:
             return [np.zeros(1, np.float32)]
         self.entered.release()
         self.gate.wait(10)
+        time.sleep(self.seconds)
         if "bad" in texts:
             raise RuntimeError("bad text")
         return [None if text == "long" else np.array([len(text)], np.float32) for text in texts]
@@ -131,6 +133,15 @@ async def test_hung_embedder_costs_one_deadline_a_call_until_it_is_known_to_be_s
         assert time.perf_counter() - began < 0.05
         assert (worker.counts.deadline_misses, worker.counts.refused) == (1, 100)
         assert worker.breaker_open
+
+
+async def test_more_calls_than_it_can_embed_in_time_do_not_open_the_breaker(fake: FakeEmbedder) -> None:
+    fake.seconds = 0.06
+    async with running(fake, WorkerLimits(deadline_seconds=0.2, batch_texts=1)) as worker:
+        outcomes = await asyncio.gather(*(worker.embed(f"text {number}") for number in range(9)), return_exceptions=True)
+        missed = sum(isinstance(outcome, EmbedderError) for outcome in outcomes)
+        assert 3 <= missed == worker.counts.deadline_misses
+        assert not worker.breaker_open
 
 
 async def test_late_vector_is_discarded_and_the_worker_goes_on(fake: FakeEmbedder) -> None:

@@ -54,6 +54,10 @@ negation: Why is it not safe to mix bleach and ammonia? | Why is it safe to mix 
 negation: Should I take the train and not the bus? | Should I take the bus and not the train?
 negation: Do I need to register? | Don't I need to register unless asked?
 negation: Which employees attended? | Which employees have never attended?
+negation: Print the even numbers | Print everything but the even numbers
+negation: It ships on Saturday, not on Friday | It ships not on Saturday, but on Friday
+direction: How do I convert litres to gallons? | Please, how can I actually convert gallons to litres?
+direction: Has she five brothers and two sisters? | Has she five sisters and two brothers?
 opposite: How do I enable two-factor login? | How do I disable two-factor login?
 opposite: What are the advantages of remote work? | What are the disadvantages of remote work?
 opposite: How do I increase the font size? | How do I decrease the font size?

@@ -4,7 +4,9 @@ from inference_cache_sidecar.headers import credential_of, end_to_end, kept_with
 
 
 def test_hop_by_hop_headers_and_those_named_by_connection_stay_behind():
-    given = CIMultiDict([("Connection", "close, X-Mine"), ("x-mine", "1"), ("TE", "trailers"), ("Transfer-Encoding", "chunked"), ("Accept", "a")])
+    given = CIMultiDict(
+        [("Connection", "close, X-Mine"), ("x-mine", "1"), ("TE", "trailers"), ("Transfer-Encoding", "chunked"), ("Accept", "a")]
+    )
     assert list(end_to_end(given).items()) == [("Accept", "a")]
 
 

@@ -94,6 +94,8 @@ def test_what_is_no_list_of_cards_is_refused(body):
 
 
 def test_the_start_time_is_taken_from_its_own_line():
-    metrics = b"# HELP process_start_time_seconds Start.\n# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1.7e+09\nx 1\n"
+    metrics = (
+        b"# HELP process_start_time_seconds Start.\n# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1.7e+09\nx 1\n"
+    )
     assert parse_start_time(metrics) == b"1.7e+09"
     assert parse_start_time(b"x 1\n") is None

@@ -64,7 +64,11 @@ async def test_other_parameters_are_other_items(sidecar):
             id="score",
         ),
         pytest.param(
-            "/classify", {"input": ["x", "y"]}, {"input": ["y", "z"]}, lambda body: [(r["index"], r["label"]) for r in body["data"]], id="classify"
+            "/classify",
+            {"input": ["x", "y"]},
+            {"input": ["y", "z"]},
+            lambda body: [(r["index"], r["label"]) for r in body["data"]],
+            id="classify",
         ),
     ],
 )

@@ -47,5 +47,7 @@ def test_a_header_match_assigns_a_category_whoever_calls():
     ],
 )
 def test_a_trusted_caller_marks_its_requests(ttl, seconds):
-    marks = marks_of({"x-inference-cache-ttl": ttl, "x-inference-cache-tags": "b, a,,b", "x-inference-cache-category": "legal"}, True, (LEGAL,))
+    marks = marks_of(
+        {"x-inference-cache-ttl": ttl, "x-inference-cache-tags": "b, a,,b", "x-inference-cache-category": "legal"}, True, (LEGAL,)
+    )
     assert (marks.category, marks.tags, marks.ttl_seconds) == (LEGAL, ("a", "b"), seconds)

@@ -70,14 +70,11 @@ async def test_a_faulty_answer_reaches_the_client_as_it_is_and_is_not_kept(exact
     body = chat_body(stream=stream)
     direct, _ = await raw_answer(standin_url, body)
     for number in (2, 3):
-        async with exact.session.post(
-            exact.url + CHAT, data=body, headers={"X-Request-Id": "same", "Content-Type": "application/json"}
-        ) as got:
-            assert got.status == int(direct.split(b" ")[1])
-            assert await got.read() == body_of(direct)
-            assert got.headers.get("Retry-After") == ("1" if fault is Fault.STATUS_429 else None)
-            assert "fwd=miss" in got.headers["Cache-Status"]
-            assert "stored" not in got.headers["Cache-Status"]
+        got = await exact.post(CHAT, body, {"X-Request-Id": "same"})
+        assert (got.status, got.body) == (int(direct.split(b" ")[1]), body_of(direct))
+        assert got.headers.get("Retry-After") == ("1" if fault is Fault.STATUS_429 else None)
+        assert got.kind == "miss"
+        assert "stored" not in got.cache_status
         assert standin.inferences == number
     standin.fault = None
     assert (await exact.post(CHAT, body)).kind == "miss"
@@ -91,19 +88,26 @@ async def test_an_answer_that_is_cut_off_is_cut_off_for_the_client_too(exact, st
     body = chat_body(stream=stream)
     for _ in range(2):
         before = standin.calls[CHAT]
-        with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
-            answer = await exact.post(path, body)
-            assert answer.status != 200
-            raise aiohttp.ClientConnectionError
+        assert await falls_short(exact, path, body)
         assert standin.calls[CHAT] > before
         await confirmed(exact)
     standin.fault = None
     assert (await exact.post(CHAT, body)).kind == "miss"
 
 
+async def falls_short(sidecar, path, body):
+    """Whether the client can see that it got no whole answer: the connection breaks, or an error says so."""
+    try:
+        answer = await sidecar.post(path, body)
+    except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+        return True
+    return answer.status == 502
+
+
 async def confirmed(sidecar):
+    """Upstream has been asked again who it is, which a failure makes necessary."""
     async with asyncio.timeout(5):
-        while not sidecar.running.parts.identity.confirmed:
+        while not sidecar.running.parts.identity.confirmed:  # noqa: ASYNC110  no event tells, and only tests wait for it
             await asyncio.sleep(0.01)
 
 
@@ -246,10 +250,7 @@ async def test_a_body_that_breaks_off_is_no_whole_answer_for_the_client(before, 
 
     async with scripted(script) as upstream, asyncio.timeout(10):
         sidecar = await before(upstream)
-        with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
-            answer = await sidecar.post(path, chat_body())
-            assert answer.status == 502
-            raise aiohttp.ServerDisconnectedError
+        assert await falls_short(sidecar, path, chat_body())
         assert sidecar.running.store.stats().entries == 0
 
 

@@ -92,6 +92,7 @@ class EmbeddingWorker:
     async def embed(self, text: str) -> Vector | None:
         self._refuse_where_hopeless()
         call = _Call(text, asyncio.get_running_loop().create_future())
+        delivered = self.counts.batches
         with self._changed:
             self._calls.append(call)
             self._changed.notify()
@@ -100,7 +101,9 @@ class EmbeddingWorker:
                 return await call.vector
         except TimeoutError:
             self.counts.deadline_misses += 1
-            self._breaker.failed()
+            # Where others' vectors came meanwhile, it is busy and not broken: giving it a rest would help nobody.
+            if self.counts.batches == delivered:
+                self._breaker.failed()
             raise EmbedderError("the embedder missed its deadline") from None
         finally:
             self._withdraw(call)

@@ -36,8 +36,8 @@ RULES: Final[tuple[tuple[str, Rule], ...]] = (
     ("question", rules.question),
     ("tense", rules.tense),
     ("qualifier", rules.qualifier),
-    ("order", order.reordered),
     ("content", content.differs),
+    ("order", order.reordered),
 )
 """In this order the first that applies names the refusal; besides these "length" exists."""
 

@@ -205,6 +205,7 @@ married / single unmarried divorced
 marry / divorce
 master / slave
 maximum maximize / minimum minimize
+may might / will must never
 mean / median
 mention / omit
 minimise / maximise
@@ -259,6 +260,7 @@ reader / writer
 receive / send
 receiver recipient / sender
 register / unregister deregister
+rare rarely / common often frequently
 regular / irregular
 remain / leave
 rent / buy own
@@ -277,6 +279,7 @@ serial / parallel
 sharp / blunt dull
 show / hide
 sibling / parent
+similarity / difference
 simple / complicated
 single / double multiple
 speed / slow

@@ -1,6 +1,7 @@
 """Who does what to whom: may the same words in another order mean the same?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from inference_cache_sidecar.guard.lemma import lemma
@@ -31,11 +32,35 @@ _SYMMETRIC: Final = frozenset(
 
 
 def reordered(one: Reading, other: Reading) -> bool:
-    """The words are the same, but their order or what ties them gives them other roles."""
-    if one.bag != other.bag or (one.content == other.content and one.passive == other.passive and _ties(one) == _ties(other)):
+    """The words that both have stand in another order, or what ties them gives them other roles."""
+    if one.bag != other.bag:
+        return _reordered(*_shared(one, other))
+    return _reordered(one, other)
+
+
+def _shared(one: Reading, other: Reading) -> tuple[Reading, Reading]:
+    shared = one.bag & other.bag
+    return _only(one, shared), _only(other, shared)
+
+
+def _only(reading: Reading, shared: frozenset[str]) -> Reading:
+    chunks = (Chunk(chunk.link, tuple(word for word in chunk.words if word in shared)) for chunk in reading.chunks)
+    return replace(
+        reading, content=tuple(word for word in reading.content if word in shared), bag=shared, chunks=tuple(filter(_words, chunks))
+    )
+
+
+def _words(chunk: Chunk) -> tuple[str, ...]:
+    return chunk.words
+
+
+def _reordered(one: Reading, other: Reading) -> bool:
+    if one.content == other.content and one.passive == other.passive and _ties(one) == _ties(other):
         return False
     if one.passive != other.passive:
         return _active(one) != _active(other)
+    if one.content != other.content and len(set(one.quantities)) > 1:
+        return True
     left, right = _settled(one.chunks), _settled(other.chunks)
     if (left == right and _ties(one) == _ties(other)) or _moved(_tied(one), _tied(other)):
         return False

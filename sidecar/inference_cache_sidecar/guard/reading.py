@@ -33,8 +33,8 @@ class Reading:
     function: frozenset[str]
     marks: frozenset[str]
     quantifiers: frozenset[str]
-    negated: tuple[tuple[str, str], ...]
-    """For each negator its kind and the content word after it ("" where it stands with the auxiliary), sorted."""
+    negated: tuple[tuple[str, str, str], ...]
+    """For each negator its kind, the word and the content word after it ("" where it stands with the auxiliary), sorted."""
     quantities: tuple[str, ...]
     identifiers: tuple[str, ...]
     names: frozenset[str]
@@ -127,17 +127,18 @@ def _chunks(sentence: list[Token]) -> tuple[tuple[str, ...], tuple[Chunk, ...]]:
     return tuple(content), tuple(chunks)
 
 
-def _negated(sentence: list[Token]) -> tuple[tuple[str, str], ...]:
+def _negated(sentence: list[Token]) -> tuple[tuple[str, str, str], ...]:
     found = []
     for position, token in enumerate(sentence):
         if token.text in words.NEGATORS:
-            found.append((words.NEGATORS[token.text], "" if token.surface == "n't" else _following(sentence, position)))
+            scope = ("", "") if token.surface == "n't" else _scope(sentence[position + 1 : position + 8])
+            found.append((words.NEGATORS[token.text], *scope))
     return tuple(sorted(found))
 
 
-def _following(sentence: list[Token], position: int) -> str:
-    later = (token.text for token in sentence[position + 1 : position + 8] if token.kind is Kind.WORD)
-    return lemma(next((word for word in later if word not in words.ARTICLES), ""))
+def _scope(after: list[Token]) -> tuple[str, str]:
+    later = [token.text for token in after if token.kind is Kind.WORD and token.text not in words.ARTICLES]
+    return (lemma(later[0]) if later else "", lemma(next((word for word in later if word not in words.FUNCTION), "")))
 
 
 def _names(sentence: list[Token]) -> frozenset[str]:

@@ -41,10 +41,15 @@ def _sure(reading: list[str]) -> list[str]:
 
 
 def negation(one: Reading, other: Reading) -> bool:
-    if [kind for kind, _ in one.negated] != [kind for kind, _ in other.negated]:
+    if [kind for kind, *_ in one.negated] != [kind for kind, *_ in other.negated]:
         return True
-    scopes = [(left, right) for (_, left), (_, right) in zip(one.negated, other.negated, strict=True) if left and right and left != right]
-    return any(left in other.bag | other.function and right in one.bag | one.function for left, right in scopes)
+    scopes = zip(one.negated, other.negated, strict=True)
+    return any(_apart(left, right, one, other) for (_, *near), (_, *far) in scopes for left, right in zip(near, far, strict=True))
+
+
+def _apart(left: str, right: str, one: Reading, other: Reading) -> bool:
+    """What is negated here stands there as well, but not negated."""
+    return bool(left and right) and left != right and left in other.bag | other.function and right in one.bag | one.function
 
 
 def opposite(one: Reading, other: Reading) -> bool:

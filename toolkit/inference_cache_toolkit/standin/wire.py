@@ -185,6 +185,9 @@ async def scripted(script: Script) -> AsyncIterator[ScriptedUpstream]:
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Closed for good, also where the other side reads nothing more."""
+    if writer.transport.get_write_buffer_size():
+        writer.transport.abort()
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
