@@ -35,7 +35,7 @@ bench: .venv/.dev ## speed beside direct, nginx and a minimal proxy, in one run
 	$(BIN)/python -m bench $(ARGS)
 
 soak: .venv/.dev ## a million mixed requests; nothing may grow
-	$(BIN)/python -m bench.soak $(ARGS)
+	$(BIN)/python tests/soak/soak.py $(ARGS)
 
 lock: ## pin all packages again in locks/; UPGRADE=1 for the newest
 	scripts/lock.sh

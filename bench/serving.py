@@ -30,7 +30,7 @@ QUESTIONS: Final = 3000
 """Asked in turn, these are more than the sidecar remembers of late requests (2,048): none is found there."""
 REPEATED: Final = 1000
 """These are all remembered."""
-PATIENT: Final = ("--semantic-embedder-deadline", "2s")
+PATIENT: Final = ("--semantic-embedder-deadline", "10s")
 """32 clients that all want a vector from one core wait longer than the default 50 ms, after which they would be misses."""
 LEAST_SHARE: Final = 0.95
 

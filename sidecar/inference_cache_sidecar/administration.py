@@ -1,5 +1,6 @@
 """What the admin port can see and do, over the parts of one sidecar. Made by `app`."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -62,6 +63,7 @@ class Administration:
     async def flush(self, request: FlushRequest) -> FlushResult:
         result = await self._flusher.flush(request)
         if not request.dry_run:
+            self._parts.flights.part()
             self._parts.metrics.flushed(request.target)
         return result
 

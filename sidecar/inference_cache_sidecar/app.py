@@ -96,8 +96,10 @@ async def _serve(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, load: EmbedderLoader = load_embedder) -> AsyncIterator[Running]:
-    """Open everything in order, and close it in the reverse one. `load` makes the embedder, off the event loop."""
+async def running(
+    settings: Settings, load: EmbedderLoader = load_embedder, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Running]:
+    """Open everything in order, and close it in the reverse one. `load` makes the embedder, off the event loop; entries age by `clock`."""
     spec = settings.spec
     metrics, epochs, served = Metrics(), MemoryEpochs(), Served()
     async with AsyncExitStack() as stack:
@@ -113,15 +115,15 @@ async def running(settings: Settings, load: EmbedderLoader = load_embedder) -> A
             embedder.start()
             stack.push_async_callback(embedder.close)
         index = ScopedIndex(DIMENSIONS)
-        store = _store(spec, epochs, index)
+        store = _store(spec, epochs, index, clock)
         stack.push_async_callback(index.close)
         stack.push_async_callback(_ended, asyncio.create_task(_purging(store)))
         access = Access(upstream, spec.tenancy.revalidate_seconds, time.monotonic)
         stack.push_async_callback(access.close)
         flights = Flights(spec.limits.answer_bytes)
         stack.push_async_callback(flights.close)
-        lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), time.time, partial(metrics.stage, Stage.SEARCH))
-        keeper = Keeper(store, epochs, identity, metrics, time.time, spec.model.version)
+        lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), clock, partial(metrics.stage, Stage.SEARCH))
+        keeper = Keeper(store, epochs, identity, metrics, clock, spec.model.version)
         parts = Parts(
             upstream=upstream,
             identity=identity,
@@ -138,7 +140,7 @@ async def running(settings: Settings, load: EmbedderLoader = load_embedder) -> A
             changes=ModelChanges(epochs, identity),
             served=served,
             metrics=metrics,
-            clock=time.time,
+            clock=clock,
         )
         listen = await _listening(stack, settings, Pipeline(parts, _pipeline_rules(spec)))
         administration = Administration(settings, parts, store, epochs, embedder, Flusher(epochs, store))
@@ -202,8 +204,8 @@ def _stale_seconds(spec: Spec) -> float:
     return max(spec.stale.while_revalidate_seconds, spec.stale.if_error_seconds)
 
 
-def _store(spec: Spec, epochs: MemoryEpochs, index: ScopedIndex) -> MemoryStore:
-    return MemoryStore(spec.store.memory.max_bytes, epochs, index, clock=time.time, longest_stale_seconds=_stale_seconds(spec))
+def _store(spec: Spec, epochs: MemoryEpochs, index: ScopedIndex, clock: Callable[[], float]) -> MemoryStore:
+    return MemoryStore(spec.store.memory.max_bytes, epochs, index, clock=clock, longest_stale_seconds=_stale_seconds(spec))
 
 
 def _policy(spec: Spec) -> Policy:

@@ -179,6 +179,10 @@ class Flights:
             self._withdraw(flight)
             task.cancel()
 
+    def part(self) -> None:
+        """Nobody joins what is in flight now: what upstream serves, or what may be served of it, has changed."""
+        self._running.clear()
+
     async def close(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:

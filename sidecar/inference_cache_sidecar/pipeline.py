@@ -7,7 +7,7 @@ request goes to upstream as if there were none.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from aiohttp import web
@@ -119,8 +119,25 @@ class Pipeline:
         if isinstance(ask, BypassReason):
             if directives.only_if_cached:
                 return self._nothing_cached()
+            if ask is BypassReason.UPSTREAM_UNCONFIRMED and self.rules.stale_if_error_seconds > 0:
+                return await self._in_doubt(request, body, endpoint, directives)
             return await self._bypass(request, body, ask, endpoint)
         return await self._listed(ask, body) or await self._cached(ask, body)
+
+    async def _in_doubt(
+        self, request: web.BaseRequest, body: ClientBody, endpoint: Endpoint, directives: cache_control.Directives
+    ) -> web.StreamResponse:
+        """Upstream has yet to say who it is: its own answer, or, where it gives none, what it said when last known, marked stale."""
+        try:
+            return await self._bypass(request, body, BypassReason.UPSTREAM_UNCONFIRMED, endpoint)
+        except UpstreamFault:
+            ask = await self._ask(request, body, endpoint, directives, last_known=True)
+            found = Miss() if isinstance(ask, BypassReason) else await self._parts.lookup.exact(ask.asked)
+            if isinstance(ask, BypassReason) or isinstance(found, Miss) or not self._parts.access.accepted(ask.caller.credential):
+                raise
+            if -found.remaining_seconds > self.rules.stale_if_error_seconds:
+                raise
+            return self._serve(ask, found, stale="stale-if-error")
 
     async def _listed(self, ask: Ask, body: ClientBody) -> web.StreamResponse | None:
         """None for what is no list of independent items."""
@@ -136,7 +153,13 @@ class Pipeline:
         return answered or await self._pass(ask.request, body, cache_status.forwarded("miss", detail="not-divisible"))
 
     async def _ask(
-        self, request: web.BaseRequest, body: ClientBody, endpoint: Endpoint, directives: cache_control.Directives
+        self,
+        request: web.BaseRequest,
+        body: ClientBody,
+        endpoint: Endpoint,
+        directives: cache_control.Directives,
+        *,
+        last_known: bool = False,
     ) -> Ask | BypassReason:
         started = time.monotonic()
         if directives.no_store:
@@ -144,7 +167,7 @@ class Pipeline:
         if not await body.read(self.rules.body_bytes):
             return BypassReason.BODY_TOO_LARGE
         begun = time.monotonic()
-        place = self._parts.placer.place(request, endpoint, body.head)
+        place = self._parts.placer.place(request, endpoint, body.head, last_known=last_known)
         self._parts.metrics.stage(Stage.PARSE, time.monotonic() - begun)
         if isinstance(place, BypassReason):
             return place
@@ -258,7 +281,9 @@ class Pipeline:
     def _refresh(self, ask: Ask) -> None:
         """Fetch a fresh answer with nobody waiting; once, however many ask."""
         if self._parts.flights.running(ask.asked.digest) is None:
-            self._parts.flights.start(ask.asked.digest, ask.query, self._work(ask, Miss()))
+            # A refresh wants upstream's own answer, not a similar entry.
+            asked = replace(ask.asked, directives=cache_control.Directives(no_cache=True))
+            self._parts.flights.start(ask.asked.digest, ask.query, self._work(replace(ask, asked=asked), Miss()))
 
     def _serve(self, ask: Ask, hit: Hit, *, stale: str | None = None) -> web.StreamResponse:
         answer_id = new_id(ask) if hit.entry.answer_id else ""
@@ -282,6 +307,7 @@ class Pipeline:
             return await self._bypass(request, body, BypassReason.PATH)
         finally:
             changes.happened(request.path, body.head)
+            self._parts.flights.part()
 
     async def _bypass(
         self, request: web.BaseRequest, body: ClientBody, reason: BypassReason, endpoint: Endpoint | None = None

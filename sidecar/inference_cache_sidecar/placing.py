@@ -44,8 +44,9 @@ class Placer:
         self._tenancy = tenancy
         self._remembered: OrderedDict[tuple[object, ...], Place] = OrderedDict()
 
-    def place(self, request: web.BaseRequest, endpoint: Endpoint, body: bytes) -> Place | BypassReason:
-        if not self._identity.confirmed:
+    def place(self, request: web.BaseRequest, endpoint: Endpoint, body: bytes, *, last_known: bool = False) -> Place | BypassReason:
+        """`last_known`: in doubt, under the revision that upstream had before; such a place is for looking only."""
+        if not self._identity.confirmed and not (last_known and self._identity.revision):
             return BypassReason.UPSTREAM_UNCONFIRMED
         if len(body) > REMEMBERED_BODY_BYTES:
             return self._placed(request, endpoint, body)

@@ -47,6 +47,8 @@ class ClientBody:
 
     async def read(self, limit: int) -> bool:
         """True if the whole body fits `limit` bytes. Raises ClientFault if it comes too slowly or breaks off."""
+        if self.whole:
+            return True
         declared = self._request.content_length
         if declared is not None and declared > limit:
             return False

@@ -8,8 +8,9 @@ import asyncio
 import aiohttp
 from aiohttp import web
 
+from inference_cache_sidecar import cache_status
 from inference_cache_sidecar import headers as header_rules
-from inference_cache_sidecar.errors import UpstreamFault
+from inference_cache_sidecar.errors import ClientFault, UpstreamFault
 from inference_cache_sidecar.relay import raw_path_of
 from inference_cache_sidecar.upstream import Upstream
 
@@ -22,7 +23,9 @@ def wants_websocket(request: web.BaseRequest) -> bool:
 
 
 async def pass_websocket(request: web.BaseRequest, upstream: Upstream) -> web.StreamResponse:
-    """Raises UpstreamFault if upstream refuses the handshake."""
+    """Raises ClientFault for a broken handshake, UpstreamFault if upstream refuses it."""
+    if not web.WebSocketResponse().can_prepare(request).ok:
+        raise ClientFault(400, "the WebSocket handshake is not as RFC 6455 asks for")
     protocols = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()]
     headers = header_rules.end_to_end(request.headers, _HANDSHAKE)
     try:
@@ -35,6 +38,7 @@ async def pass_websocket(request: web.BaseRequest, upstream: Upstream) -> web.St
         raise UpstreamFault(502, "the model server does not accept connections") from error
     async with theirs:
         ours = web.WebSocketResponse(protocols=[theirs.protocol] if theirs.protocol else [], max_msg_size=0, compress=False)
+        ours.headers["Cache-Status"] = cache_status.forwarded("bypass", detail="websocket")
         await ours.prepare(request)
         await _pump_both(ours, theirs)
     return ours

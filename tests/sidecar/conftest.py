@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pytest
 from multidict import CIMultiDictProxy
 
 from inference_cache_contract.spec import parse_spec
-from inference_cache_sidecar.app import Running, running
+from inference_cache_sidecar.app import EmbedderLoader, Running, running
 from inference_cache_sidecar.embedder.loading import load_embedder
 from inference_cache_sidecar.embedder.protocol import Embedder
 from inference_cache_sidecar.settings import Address, Settings
@@ -93,13 +94,20 @@ async def start_sidecar(standin_url: str) -> AsyncIterator[Callable[..., Awaitab
     """`await start_sidecar(spec, upstream=…)`: a sidecar that is ready, closed with the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(spec: dict[str, Any] | None = None, upstream: str = standin_url, *, ready: bool = True) -> Client:
+        async def start(
+            spec: dict[str, Any] | None = None,
+            upstream: str = standin_url,
+            *,
+            ready: bool = True,
+            load: EmbedderLoader = _embedder_once,
+            clock: Callable[[], float] = time.time,
+        ) -> Client:
             free = Address("127.0.0.1", 0)
             # A busy machine must not turn similar questions into misses: the deadline has tests of its own.
             spec = {**(spec or {})}
             semantic = {"embedder": {"deadline": "10s"}, **spec.get("semantic", {})}
             settings = Settings(free, upstream, free, parse_spec({**spec, "semantic": semantic}), "test", "info", ADMIN_TOKEN)
-            sidecar = await stack.enter_async_context(running(settings, _embedder_once))
+            sidecar = await stack.enter_async_context(running(settings, load, clock))
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             client = Client(session, f"http://{sidecar.listen}", f"http://{sidecar.admin}", sidecar)
             if ready:

@@ -132,7 +132,6 @@ async def test_hung_embedder_costs_one_deadline_a_call_until_it_is_known_to_be_s
                 await worker.embed("next")
         assert time.perf_counter() - began < 0.05
         assert (worker.counts.deadline_misses, worker.counts.refused) == (1, 100)
-        assert worker.breaker_open
 
 
 async def test_more_calls_than_it_can_embed_in_time_do_not_open_the_breaker(fake: FakeEmbedder) -> None:
@@ -142,6 +141,30 @@ async def test_more_calls_than_it_can_embed_in_time_do_not_open_the_breaker(fake
         missed = sum(isinstance(outcome, EmbedderError) for outcome in outcomes)
         assert 3 <= missed == worker.counts.deadline_misses
         assert not worker.breaker_open
+
+
+async def test_many_calls_that_wait_for_one_late_batch_are_one_failure(fake: FakeEmbedder) -> None:
+    fake.gate.clear()
+    async with running(fake, HASTY) as worker:
+        await asyncio.gather(*(worker.embed(f"text {number}") for number in range(9)), return_exceptions=True)
+        assert worker.counts.deadline_misses == 9
+        assert not worker.breaker_open
+
+
+async def test_batches_of_a_slow_embedder_are_small_enough_for_the_deadline(fake: FakeEmbedder) -> None:
+    async with running(fake, WorkerLimits(deadline_seconds=0.4)) as worker:
+        fake.seconds = 0.3
+        await worker.embed("slow")
+        fake.gate.clear()
+        fake.seconds = 0.0
+        tasks = [asyncio.create_task(worker.embed("first"))]
+        await entered(fake)
+        await entered(fake)
+        tasks += [asyncio.create_task(worker.embed("later")) for _ in range(8)]
+        await asyncio.sleep(0)
+        fake.gate.set()
+        await asyncio.gather(*tasks)
+    assert 1 < max(map(len, fake.asked)) < 8
 
 
 async def test_late_vector_is_discarded_and_the_worker_goes_on(fake: FakeEmbedder) -> None:

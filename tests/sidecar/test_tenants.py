@@ -58,3 +58,10 @@ async def test_shared_answers_are_still_refused_to_a_key_that_upstream_refuses(s
     for headers in ({"Authorization": "Bearer wrong"}, {}):
         refused = await sidecar.chat(QUESTION, headers)
         assert (refused.status, refused.kind) == (401, "miss")
+
+
+async def test_an_upstream_that_wants_a_key_does_not_keep_the_sidecar_from_being_ready(start_sidecar, standin):
+    """Whoever waits for readiness before it sends the first key would wait for ever."""
+    standin.api_key = "right"
+    sidecar = await start_sidecar({"semantic": {"mode": "Off"}})
+    assert (await sidecar.chat(QUESTION)).status == 401

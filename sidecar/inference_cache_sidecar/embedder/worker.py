@@ -76,6 +76,9 @@ class EmbeddingWorker:
         self._changed = threading.Condition()
         self._closing = False
         self._busy_since: float | None = None
+        self._missed_batch = -1
+        self._seconds_per_text = 0.0
+        """Of late; the thread's own."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
 
@@ -92,7 +95,7 @@ class EmbeddingWorker:
     async def embed(self, text: str) -> Vector | None:
         self._refuse_where_hopeless()
         call = _Call(text, asyncio.get_running_loop().create_future())
-        delivered = self.counts.batches
+        batches = self.counts.batches
         with self._changed:
             self._calls.append(call)
             self._changed.notify()
@@ -101,9 +104,7 @@ class EmbeddingWorker:
                 return await call.vector
         except TimeoutError:
             self.counts.deadline_misses += 1
-            # Where others' vectors came meanwhile, it is busy and not broken: giving it a rest would help nobody.
-            if self.counts.batches == delivered:
-                self._breaker.failed()
+            self._missed(batches)
             raise EmbedderError("the embedder missed its deadline") from None
         finally:
             self._withdraw(call)
@@ -122,6 +123,12 @@ class EmbeddingWorker:
             async with asyncio.timeout(self._limits.deadline_seconds):
                 await self._ended.wait()
 
+    def _missed(self, batches: int) -> None:
+        """`batches` had come when the call was made. One failure a batch, however many wait; none where one came: it is only busy."""
+        if self.counts.batches == batches != self._missed_batch:
+            self._missed_batch = batches
+            self._breaker.failed()
+
     def _refuse_where_hopeless(self) -> None:
         reason = self._hopeless()
         if reason is not None:
@@ -134,7 +141,6 @@ class EmbeddingWorker:
         if not self._breaker.allows():
             return "the embedder failed again and again, and is given a rest"
         if self._stuck():
-            self._breaker.failed()
             return "the embedder is stuck"
         if len(self._calls) >= self._limits.waiting:
             return "too many calls wait for the embedder"
@@ -157,7 +163,9 @@ class EmbeddingWorker:
             self._busy_since = began = time.monotonic()
             outcome = self._vectors([call.text for call in batch])
             self._busy_since = None
-            _post(loop, self._deliver, batch, outcome, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._seconds_per_text += (seconds / len(batch) - self._seconds_per_text) / 4
+            _post(loop, self._deliver, batch, outcome, seconds)
         _post(loop, self._ended.set)
 
     def _next_batch(self) -> list[_Call]:
@@ -166,10 +174,16 @@ class EmbeddingWorker:
             self._changed.wait_for(lambda: self._calls or self._closing)
             batch: list[_Call] = []
             room = self._limits.batch_characters
-            while self._calls and len(batch) < self._limits.batch_texts and (not batch or len(self._calls[-1].text) <= room):
+            most = self._texts_in_time()
+            while self._calls and len(batch) < most and (not batch or len(self._calls[-1].text) <= room):
                 batch.append(self._calls.pop())
                 room -= len(batch[-1].text)
             return batch
+
+    def _texts_in_time(self) -> int:
+        """As many as take half the deadline, by what they took of late; in the other half they wait for their turn."""
+        most, half = self._limits.batch_texts, self._limits.deadline_seconds / 2
+        return most if self._seconds_per_text * most <= half else max(1, int(half / self._seconds_per_text))
 
     def _vectors(self, texts: list[str]) -> list[Vector | None] | EmbedderError:
         try:
