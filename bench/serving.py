@@ -24,12 +24,12 @@ from bench.measuring import Row, Way, always, in_turn, measure, never_asked
 from bench.servers import Server, Servers
 from inference_cache_contract.canonical import Normalize, canonical
 from inference_cache_sidecar.embedder.loading import load_embedder
+from inference_cache_sidecar.placing import REMEMBERED
 
 EMBEDDER: Final = "all-MiniLM-L6-v2"
 QUESTIONS: Final = 3000
-"""Asked in turn, these are more than the sidecar remembers of late requests (2,048): none is found there."""
-REPEATED: Final = 1000
-"""These are all remembered."""
+REPEATED: Final = 500
+assert REPEATED < REMEMBERED < QUESTIONS, "asked in turn, few requests are all remembered as placed, many never are"
 PATIENT: Final = ("--semantic-embedder-deadline", "10s")
 """32 clients that all want a vector from one core wait longer than the default 50 ms, after which they would be misses."""
 LEAST_SHARE: Final = 0.95

@@ -29,7 +29,7 @@ class SpecProblem:
         return SpecProblem(path + self.path, self.message)
 
 
-class SpecErrors(Exception):  # noqa: N818  it holds many
+class SpecErrors(Exception):
     """A spec was refused; `problems` holds everything that is wrong with it, not only the first thing."""
 
     def __init__(self, problems: Iterable[SpecProblem]) -> None:

@@ -25,6 +25,7 @@ from inference_cache_sidecar.keeping import Begun, Keeper, Made
 from inference_cache_sidecar.lookup import Lookup
 from inference_cache_sidecar.metrics import Metrics, Stage
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
+from inference_cache_sidecar.query.body import MOST_LABOUR_OF_ANSWERS, is_laborious
 from inference_cache_sidecar.render.protocol import NotStorable, Reach, Storable
 from inference_cache_sidecar.render.sse import EventSplitter, ends_stream
 from inference_cache_sidecar.upstream import Upstream, chunks_of
@@ -180,7 +181,9 @@ class Flying:
         if splitter.remainder:
             await flight.feed(last + splitter.remainder)
             return NotStorable("unfinished"), b""
-        return assembler.result() if flight.joinable else NotStorable("too-large"), last
+        taken = assembler.result() if flight.joinable else NotStorable("too-large")
+        laborious = isinstance(taken, Storable) and is_laborious(taken.answer, MOST_LABOUR_OF_ANSWERS)
+        return NotStorable("too-large") if laborious else taken, last
 
     async def _take_plain(self, flight: Flight, ask: Ask, answer: aiohttp.ClientResponse) -> Storable | NotStorable:
         async for chunk in chunks_of(answer):
@@ -191,4 +194,5 @@ class Flying:
             return NotStorable("too-large")
         if answer.content_type != "application/json":
             return NotStorable("content-type")
-        return ask.renderer.from_plain(flight.whole())
+        whole = flight.whole()
+        return NotStorable("too-large") if is_laborious(whole, MOST_LABOUR_OF_ANSWERS) else ask.renderer.from_plain(whole)

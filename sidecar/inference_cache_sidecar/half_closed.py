@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 CHECK_SECONDS: Final = 0.05
-SILENT_SECONDS: Final = 1.0
+SILENT_SECONDS: Final = 0.25
 """A client to whom nothing could be sent for so long counts as gone, so that upstream does not work for nobody."""
 INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -3,6 +3,7 @@
 Called by the pipeline for list-type endpoints before anything else is tried with them.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,9 @@ from inference_cache_sidecar.upstream import Upstream
 
 LISTED: Final = frozenset({Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.SCORE, Endpoint.CLASSIFY})
 MAX_ITEMS: Final = 256
+ITEMS_AT_A_TIME: Final = 32
+LONG_BODY_BYTES: Final = 64 * 1024
+"""Taking a longer one apart is a step of its own, after the one that parsed it."""
 MAX_ANSWER_BYTES: Final = 2**20
 """Taking a longer answer apart would hold up everybody else: it is passed on, not stored."""
 
@@ -60,12 +64,17 @@ class Listing:
         """None where the list must stay whole."""
         if ask.endpoint not in LISTED or is_listwise(ask.query.model, root):
             return None
+        if len(ask.body) > LONG_BODY_BYTES:
+            await asyncio.sleep(0)
         parts = split(ask.endpoint, ask.body, ask.request.headers, rules)
         if parts is None or len(parts.queries) > MAX_ITEMS:
             return None
         scope = ask.asked.scope
         places = tuple(replace(ask.asked, query=query, digest=digest_of(scope, query.canonical)) for query in parts.queries)
-        entries = [await self._entry(place) for place in places]
+        entries = []
+        for number, place in enumerate(places):
+            await _let_others_go(number)
+            entries.append(await self._entry(place))
         if any(entries) and not await self._access.confirm(ask.caller.credential, ask.request.headers):
             entries = [None] * len(entries)
         return Found(parts, places, tuple(entries))
@@ -77,12 +86,7 @@ class Listing:
     async def answer(self, ask: Ask, found: Found) -> web.StreamResponse | None:
         """None if the parts did not fit together: the caller asks upstream for the whole list."""
         if not found.missing:
-            return self._merged(
-                ask,
-                found.split,
-                [entry.answer for entry in found.entries if entry],
-                cache_status.hit("exact", self._remaining(found), found.places[0].digest.hex()),
-            )
+            return self._hit(ask, found)
         begun = replace(self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
         headers = header_rules.end_to_end(ask.request.headers, REBUILT)
         headers["Accept-Encoding"] = "identity"
@@ -100,11 +104,20 @@ class Listing:
         if fresh is None:
             return None
         seconds = (time.monotonic() - started) / len(fresh)
-        for item, single in zip(found.missing, fresh, strict=True):
+        for number, (item, single) in enumerate(zip(found.missing, fresh, strict=True)):
+            await _let_others_go(number)
             taken = ask.renderer.from_plain(single)
             if isinstance(taken, Storable):
                 await self._keeper.keep(found.places[item], begun, Made(taken, answer.headers, seconds))
         return self._merged(ask, found.split, _together(found, fresh), _forwarded(found))
+
+    def _hit(self, ask: Ask, found: Found) -> web.Response | None:
+        entries = [entry for entry in found.entries if entry is not None]
+        status = cache_status.hit("exact", self._remaining(found), found.places[0].digest.hex())
+        response = self._merged(ask, found.split, [entry.answer for entry in entries], status)
+        if response is not None:
+            response.headers["Age"] = str(int(max(map(self._lookup.age, entries))))
+        return response
 
     def _remaining(self, found: Found) -> float:
         return min(
@@ -119,6 +132,12 @@ class Listing:
             {"Content-Type": "application/json", "Cache-Control": header_rules.DOWNSTREAM_CACHE_CONTROL, "Cache-Status": status}
         )
         return web.Response(body=body, headers=headers)
+
+
+async def _let_others_go(number: int) -> None:
+    """Looking up or storing hundreds of items takes longer than anybody else should wait."""
+    if number % ITEMS_AT_A_TIME == ITEMS_AT_A_TIME - 1:
+        await asyncio.sleep(0)
 
 
 def _forwarded(found: Found) -> str:

@@ -97,6 +97,10 @@ class Lookup:
         """Seconds the exact tier may still serve it; negative once stale."""
         return min(entry.ttl_seconds, asked.lifetimes.exact_seconds) - entry.age(self._clock())
 
+    def age(self, entry: Entry) -> float:
+        """Seconds since it was stored."""
+        return entry.age(self._clock())
+
     def differing(self, asked: str, other: str) -> Refusal | None:
         """Why two prompts of one digest are not one question: normalising may have folded what counts."""
         return None if asked == other else self._guard.refusal(asked, other, 1.0)

@@ -29,6 +29,7 @@ from inference_cache_sidecar.marks import Trust, marks_of
 from inference_cache_sidecar.metrics import Metrics, Result, Stage
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
 from inference_cache_sidecar.placing import Placer
+from inference_cache_sidecar.query.body import is_laborious
 from inference_cache_sidecar.query.model import BypassReason
 from inference_cache_sidecar.relay import ClientBody, check_framing, pass_through
 from inference_cache_sidecar.render.protocol import Renderer
@@ -164,7 +165,7 @@ class Pipeline:
         started = time.monotonic()
         if directives.no_store:
             return BypassReason.REQUEST_DIRECTIVE
-        if not await body.read(self.rules.body_bytes):
+        if not await body.read(self.rules.body_bytes) or is_laborious(body.head):
             return BypassReason.BODY_TOO_LARGE
         begun = time.monotonic()
         place = self._parts.placer.place(request, endpoint, body.head, last_known=last_known)

@@ -1,18 +1,22 @@
 """Real servers for tests: vLLM with a tiny model, nginx, and the sidecar as a user starts it. Each is stopped by its own process id."""
 
+import asyncio
 import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from inference_cache_contract.spec import parse_spec
+from inference_cache_sidecar import app
+from inference_cache_sidecar.settings import Address, Settings
 from inference_cache_toolkit.processes import StartError, free_port, running, start
 
 HERE = Path(__file__).parent
@@ -147,6 +151,24 @@ def run_shared_sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
     """The same, for sidecars that all tests of a file share."""
     with sidecars(tmp_path_factory.mktemp("sidecars")) as begin:
         yield begin
+
+
+@pytest.fixture
+def sidecar_before() -> Callable[[str], AbstractAsyncContextManager[str]]:
+    """`async with sidecar_before(upstream) as url`: a sidecar in this process, exact only, that keeps whatever may be kept."""
+    spec = parse_spec({"semantic": {"mode": "Off"}, "sampling": {"cache": "All"}, "answers": {"length": "All", "contentFilter": "Exact"}})
+    free = Address("127.0.0.1", 0)
+
+    @asynccontextmanager
+    async def begin(upstream: str) -> AsyncIterator[str]:
+        async with app.running(Settings(free, upstream, free, spec, "test", "info", None)) as sidecar:
+            identity = sidecar.parts.identity
+            async with asyncio.timeout(20):
+                while not (identity.confirmed or identity.wants_key):
+                    await asyncio.sleep(0.01)
+            yield f"http://{sidecar.listen}"
+
+    return begin
 
 
 NGINX = """

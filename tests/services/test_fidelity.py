@@ -180,7 +180,7 @@ def cached(run_shared_sidecar: Callable[..., Any], vllm: Any) -> Iterator[Client
     made.close()
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES if case.get("only") != "plain"])
 def test_clients_rebuild_the_same_object_from_vllm_a_miss_and_a_replay(
     case: dict[str, Any], direct: Clients, cached: Clients, vllm: Any
 ) -> None:
@@ -213,3 +213,21 @@ def test_clients_rebuild_the_same_object_from_vllm_a_miss_and_a_replay(
     from_stream = cached.ask(api, request, stream=False)
     assert cached.status.hit
     assert without_chance(from_stream, apart) == without_chance(plain, apart)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES if case.get("only") == "plain"])
+def test_what_vllm_refuses_to_stream_is_refused_though_its_plain_answer_is_stored(
+    case: dict[str, Any], direct: Clients, cached: Clients
+) -> None:
+    api, request = case["api"], case["request"]
+    cached.become(f"{case['id']}: plain")
+    asked, again = cached.ask(api, request, stream=False), cached.ask(api, request, stream=False)
+    assert cached.status.hit
+    assert without_id(again) == without_id(asked)
+    assert without_chance(asked) == without_chance(direct.ask(api, request, stream=False))
+    refusals = []
+    for clients in (direct, cached):
+        with pytest.raises(openai.BadRequestError) as refused:
+            clients.ask(api, request, stream=True)
+        refusals.append(refused.value.body)
+    assert refusals[0] == refusals[1]

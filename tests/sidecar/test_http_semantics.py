@@ -65,6 +65,26 @@ async def test_every_method_and_target_passes_as_it_came(before, method, target)
         assert upstream.seen[0].start.decode() == f"{method} {target} HTTP/1.1"
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_a_body_passes_with_every_method_as_it_is_framed(before, method, framing):
+    async def script(exchange):
+        await exchange.send(answer_bytes(exchange.request.body))
+
+    sent = request_bytes(method, "/x", "", b"abc\0def")
+    if framing == "chunks":
+        sent = request_bytes(method, "/x", "Transfer-Encoding: chunked") + chunk(b"abc") + chunk(b"\0def") + b"0\r\n\r\n"
+    async with scripted(script) as upstream, asyncio.timeout(5):
+        sidecar = await before(upstream)
+        async with connected(sidecar.url) as client:
+            await client.send(sent)
+            assert (await client.answer()).body == b"abc\0def"
+        request = upstream.seen[0]
+        assert (request.get("Content-Length"), request.get("Transfer-Encoding")) == (
+            ("7", None) if framing == "length" else (None, "chunked")
+        )
+
+
 @pytest.mark.parametrize(("target", "path"), [("http://elsewhere:1/health?x", "/health?x"), ("HTTP://elsewhere?x=1", "/?x=1")])
 async def test_an_absolute_target_goes_to_upstream_and_nowhere_else(exact, standin, target, path):
     async with connected(exact.url) as client, asyncio.timeout(5):
@@ -288,7 +308,7 @@ async def test_a_client_that_leaves_ends_the_work_upstream(exact, standin, path,
     body = orjson.dumps({"model": "tiny", "input": ["a", "b"]}) if "embed" in path else chat_body(stream=stream)
     async with connected(exact.url) as client, asyncio.timeout(5):
         await client.send(request_bytes("POST", CHAT if path == "pass" else path, headers, body))
-        while not standin.inferences:  # noqa: ASYNC110  the stand-in has no event for it
+        while not standin.inferences:
             await asyncio.sleep(0.005)
         if fault is Fault.HANG_MID_STREAM and stream:
             await client.reader.readuntil(b"\n\n")
@@ -305,7 +325,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_beh
             await client.send(f"POST {target} HTTP/1.1\r\nHost: test\r\n{JSON}\r\nContent-Length: 1000\r\n\r\n{{".encode())
             await asyncio.sleep(0.02)
     async with asyncio.timeout(5):
-        while exact.running.parts.flights:  # noqa: ASYNC110  no event tells, and only tests wait for it
+        while exact.running.parts.flights:
             await asyncio.sleep(0.01)
     assert [seen.path for seen in standin.seen if seen.method == "POST"] == []
 

@@ -39,7 +39,7 @@ async def start(start_sidecar, clock):
 
 async def settled(sidecar):
     async with asyncio.timeout(5):
-        while sidecar.running.parts.flights:  # noqa: ASYNC110  no event tells, and only tests wait for it
+        while sidecar.running.parts.flights:
             await asyncio.sleep(0.002)
 
 
@@ -54,6 +54,16 @@ async def test_an_answer_tells_its_age_and_how_long_it_lives(start, clock):
     assert (await sidecar.chat(QUESTION)).kind == "exact"
     clock.now += 1
     assert (await sidecar.chat(QUESTION)).kind == "miss"
+
+
+async def test_a_list_is_as_old_as_its_oldest_item(start, clock):
+    sidecar = await start()
+    await sidecar.post("/v1/embeddings", {"model": "tiny", "input": ["a", "b"]})
+    clock.now += 30
+    await sidecar.post("/v1/embeddings", {"model": "tiny", "input": ["c", "d"]})
+    clock.now += 10
+    hit = await sidecar.post("/v1/embeddings", {"model": "tiny", "input": ["c", "a"]})
+    assert (hit.kind, hit.headers["Age"], "ttl=60;" in hit.cache_status) == ("exact", "40", True)
 
 
 async def test_no_cache_asks_upstream_and_stores_what_it_says(start, standin, clock):
@@ -222,7 +232,7 @@ async def test_an_upstream_that_is_gone_is_stood_in_for_by_what_it_said_when_las
         await sidecar.chat(QUESTION)
     clock.now += age
     async with asyncio.timeout(5):
-        while sidecar.running.parts.identity.confirmed:  # noqa: ASYNC110  no event tells, and only tests wait for it
+        while sidecar.running.parts.identity.confirmed:
             await asyncio.sleep(0.005)
     for stream in (False, True):
         answer = await sidecar.chat(QUESTION, stream=stream)
@@ -240,6 +250,6 @@ async def test_without_the_setting_an_upstream_that_is_gone_is_not_stood_in_for(
         sidecar = await start(upstream.url)
         await sidecar.chat(QUESTION)
     async with asyncio.timeout(5):
-        while sidecar.running.parts.identity.confirmed:  # noqa: ASYNC110  no event tells, and only tests wait for it
+        while sidecar.running.parts.identity.confirmed:
             await asyncio.sleep(0.005)
     assert (await sidecar.chat(QUESTION)).status == 502

@@ -12,7 +12,6 @@ from inference_cache_toolkit.standin.wire import answer_bytes, connected, reques
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
-EVENTS = "text/event-stream; charset=utf-8"
 
 
 def chat_body(prompt="hello", **fields):
@@ -57,15 +56,18 @@ def body_of(raw):
     return body
 
 
-ENDED = [Fault.STATUS_429, Fault.STATUS_500, Fault.STATUS_503, Fault.GARBAGE_SSE, Fault.ERROR_OBJECT, Fault.ERROR_MID_STREAM]
-ENDED += [Fault.NO_DONE, Fault.EMPTY_CHOICES]
+OF_BOTH = [Fault.STATUS_429, Fault.STATUS_500, Fault.STATUS_503, Fault.GARBAGE_SSE, Fault.ERROR_OBJECT, Fault.EMPTY_CHOICES]
+OF_STREAMS = [*OF_BOTH, Fault.ERROR_MID_STREAM, Fault.NO_DONE]
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("fault", ENDED, ids=lambda fault: fault.value)
+@pytest.mark.parametrize(
+    ("fault", "stream"),
+    [
+        *(pytest.param(fault, False, id=f"{fault.value}-plain") for fault in OF_BOTH),
+        *(pytest.param(fault, True, id=f"{fault.value}-stream") for fault in OF_STREAMS),
+    ],
+)
 async def test_a_faulty_answer_reaches_the_client_as_it_is_and_is_not_kept(exact, standin, standin_url, fault, stream):
-    if not stream and fault in (Fault.ERROR_MID_STREAM, Fault.NO_DONE):
-        pytest.skip("a fault of streams alone")
     standin.fault = fault
     body = chat_body(stream=stream)
     direct, _ = await raw_answer(standin_url, body)
@@ -107,7 +109,7 @@ async def falls_short(sidecar, path, body):
 async def confirmed(sidecar):
     """Upstream has been asked again who it is, which a failure makes necessary."""
     async with asyncio.timeout(5):
-        while not sidecar.running.parts.identity.confirmed:  # noqa: ASYNC110  no event tells, and only tests wait for it
+        while not sidecar.running.parts.identity.confirmed:
             await asyncio.sleep(0.01)
 
 
@@ -198,6 +200,43 @@ async def test_what_may_have_effects_is_never_sent_twice(before):
         answer = await sidecar.post("/v1/load_lora_adapter", b'{"lora_name":"a","lora_path":"b"}')
         assert answer.status == 502
         assert len(upstream.seen) == 1
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
+async def test_a_streamed_body_is_never_sent_again_without_its_bytes(before, method):
+    """The kept connection breaks under a body that has been passed on already: nothing is left to send."""
+
+    async def script(exchange):
+        if exchange.request.body:
+            exchange.cut()
+        else:
+            await exchange.send(answer_bytes(b"{}"))
+
+    async with scripted(script) as upstream, asyncio.timeout(10):
+        sidecar = await before(upstream)
+        async with connected(sidecar.url) as client:
+            await client.send(request_bytes("GET", "/warm") + request_bytes(method, "/v1/x", "", b"body"))
+            assert (await client.answer()).status == 200
+            assert (await client.answer()).status == 502
+        assert [seen.body for seen in upstream.seen] == [b"", b"body"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_a_safe_request_on_a_kept_connection_that_was_closed_meanwhile_is_sent_again(before, method):
+    connections = itertools.count(1)
+
+    async def script(exchange):
+        if next(connections) == 1:
+            exchange.cut()
+        else:
+            await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with scripted(script) as upstream, asyncio.timeout(10):
+        sidecar = await before(upstream)
+        async with connected(sidecar.url) as client:
+            await client.send(request_bytes(method, "/v1/x"))
+            assert (await client.answer(bodyless=True)).status == 200
+        assert len(upstream.seen) == 2
 
 
 async def test_an_upstream_that_refuses_connections_is_a_502(start_sidecar):

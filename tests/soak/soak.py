@@ -98,6 +98,7 @@ class Course:
 class Sidecar:
     port: int
     admin: str
+    upstream: str
 
     def sample(self, requests: int) -> Sample:
         with urlopen(f"{self.admin}/metrics", timeout=10) as answer:
@@ -112,18 +113,18 @@ class Sidecar:
 
 
 @contextmanager
-def started(cap: str, folder: Path) -> Iterator[Sidecar]:
-    """A sidecar in front of a stand-in that answers at once."""
+def started(cap: str, folder: Path, pace: tuple[str, str] = ("0s", "0s")) -> Iterator[Sidecar]:
+    """A sidecar in front of a stand-in; `pace` is the time to the first token and between two."""
     program = Path(sys.executable).with_name("inference-cache")
     upstream, port, admin = free_port(), free_port(), free_port()
-    standin = [program, "standin", "--listen", f"127.0.0.1:{upstream}", "--first-token", "0s", "--per-token", "0s"]
+    standin = [program, "standin", "--listen", f"127.0.0.1:{upstream}", "--first-token", pace[0], "--per-token", pace[1]]
     where = ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", "--upstream", f"http://127.0.0.1:{upstream}"]
     sidecar = [program, "sidecar", *where, "--store-memory-max-bytes", cap, "--semantic-embedder-deadline", "1s"]
     with ExitStack() as stack:
         stack.enter_context(running(start("stand-in", standin, folder / "standin.log"), f"http://127.0.0.1:{upstream}/health", 60))
         child = start("sidecar", sidecar, folder / "sidecar.log", {**os.environ, "INFERENCE_CACHE_ADMIN_TOKEN": TOKEN})
         stack.enter_context(running(child, f"http://127.0.0.1:{admin}/readyz", 60))
-        yield Sidecar(port, f"http://127.0.0.1:{admin}")
+        yield Sidecar(port, f"http://127.0.0.1:{admin}", f"http://127.0.0.1:{upstream}")
 
 
 async def watch(sidecar: Sidecar, tally: Tally, course: Course, quiet_seconds: float) -> None:

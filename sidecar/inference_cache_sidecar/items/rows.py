@@ -12,6 +12,9 @@ from inference_cache_sidecar.query.inputs import INPUTS, PAIRS, is_item
 
 Row = dict[str, Any]
 
+MAX_ROWS: Final = 1024
+"""A longer list stays whole: taking it apart would hold up everybody else."""
+
 LISTWISE_MARKS: Final = ("jina-reranker-v3", "jinaforranking", "listwise")
 
 
@@ -44,14 +47,18 @@ def columns(split_rows: Sequence[Row], request: Json) -> Json:
 
 def _single_column(name: str, request: Json) -> list[Row] | None:
     items = request[name]
-    if not _several(items) or not all(type(item) is type(items[0]) and type(item) is not dict and is_item(item) for item in items):
+    if not _several(items) or len(items) > MAX_ROWS:
+        return None
+    if not all(type(item) is type(items[0]) and type(item) is not dict and is_item(item) for item in items):
         return None
     return [{name: item} for item in items]
 
 
 def _paired(first: str, second: str, request: Json) -> list[Row] | None:
     left, right = _as_list(request[first]), _as_list(request[second])
-    if len(right) < 2 or not all(type(item) in (str, dict) and is_item(item) for item in (*left, *right)):
+    if not 2 <= len(right) <= MAX_ROWS or len(left) > MAX_ROWS:
+        return None
+    if not all(type(item) in (str, dict) and is_item(item) for item in (*left, *right)):
         return None
     if len(left) == 1:
         left = left * len(right)

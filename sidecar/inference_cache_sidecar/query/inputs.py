@@ -52,7 +52,8 @@ def bare(value: object) -> object:
 def is_item(value: object) -> bool:
     """A text, a text as token ids, or (score, rerank) an object of content parts; not a chat message."""
     if type(value) is list:
-        return bool(value) and all(type(token) is int for token in value)
+        # As a set of types: several times as fast as one by one, and a list may hold a hundred thousand.
+        return set(map(type, value)) == {int}
     return type(value) is str or (type(value) is dict and "role" not in value)
 
 
