@@ -7,8 +7,10 @@ framed by its length, so that no two different environments serialise alike.
 import hashlib
 from dataclasses import dataclass
 
-SCOPE_VERSION = b"scope-1"
-"""Raised whenever the meaning of a scope's bytes changes: old entries are then simply never found."""
+from inference_cache_contract.canonical import NORMALISER_VERSION
+
+SCOPE_VERSION = f"scope-1/canonical-{NORMALISER_VERSION}".encode()
+"""Raised whenever the meaning of a scope's bytes, or of a canonical prompt, changes: old entries are then simply never found."""
 
 
 @dataclass(frozen=True, slots=True)

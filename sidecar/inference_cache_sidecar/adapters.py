@@ -24,6 +24,9 @@ WEIGHT_PATHS: Final = frozenset(
 """vLLM's development and reinforcement-learning surface: what came before may be another model's."""
 
 
+REFUSED: Final = frozenset({400, 401, 403, 404, 405, 422})
+
+
 class ModelChanges:
     """Raises epochs and doubts the identity; both at once take effect."""
 
@@ -35,11 +38,17 @@ class ModelChanges:
     def concern(path: str) -> bool:
         return path in ADAPTER_PATHS or path in WEIGHT_PATHS
 
-    def happened(self, path: str, body: bytes) -> None:
-        """Whether upstream agreed or not: a needless flush of one adapter costs little, a missed one is a wrong answer."""
+    def happened(self, path: str, body: bytes, status: int | None) -> bool:
+        """Called with upstream's status before the client sees it, None where none came. True if anything may have changed.
+
+        Only where upstream plainly refused has nothing: else anybody could flush the cache with a request that is not allowed.
+        """
+        if status in REFUSED:
+            return False
         name = _adapter_name(body) if path in ADAPTER_PATHS else None
         self._epochs.raise_epoch(CACHE if name is None else adapter_epoch(name))
         self._identity.doubt()
+        return True
 
 
 def _adapter_name(body: bytes) -> str | None:

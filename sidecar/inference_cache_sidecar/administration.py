@@ -61,6 +61,9 @@ class Administration:
         return reasons
 
     async def flush(self, request: FlushRequest) -> FlushResult:
+        if request.target == "key" and not request.dry_run:
+            # A key has no epoch: an answer that is in flight under it must not come after the flush.
+            self._parts.flights.discard(bytes.fromhex(request.value))
         result = await self._flusher.flush(request)
         if not request.dry_run:
             self._parts.flights.part()
@@ -76,6 +79,7 @@ class Administration:
         self._parts.metrics.feedback(request.verdict)
         if request.verdict is Verdict.RIGHT:
             return FeedbackResult(evicted=False)
+        self._parts.flights.discard(key)
         if hit is not None:
             self._parts.lookup.refuted.add(hit.asked, hit.stored)
         return FeedbackResult(evicted=await self._store.delete(key))

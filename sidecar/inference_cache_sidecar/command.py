@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         layers, print_only = read_layers(argv, os.environ)
         if print_only:
+            sys.stderr.writelines(f"{PROGRAM}: warning: {warning}\n" for warning in layers.warnings())
             sys.stdout.write(config_text(layers))
             return 0
         settings = build_settings(layers)

@@ -46,14 +46,20 @@ class Reader:
 class Flight:
     """Fed by its task, read by `Reader`s."""
 
-    def __init__(self, digest: bytes, query: Query, limit: int) -> None:
+    def __init__(self, digest: bytes, query: Query, credential: bytes, limit: int) -> None:
         self.digest = digest
         self.query = query
+        self.credential = credential
+        """Of the caller whose request went upstream."""
         self.outcome: Outcome | None = None
         self.ended = False
         self.error: SidecarError | None = None
         self.entry: Entry | None = None
         """What was stored of it, once it has ended."""
+        self.keep = True
+        """False: what it fetches must not be stored, since its key was flushed meanwhile."""
+        self.detached = False
+        """Goes on without any reader."""
         self.size = 0
         self.readers: set[Reader] = set()
         self._limit = limit
@@ -111,10 +117,6 @@ class Flight:
         self._waiting.append(waiter)
         await waiter
 
-    async def finished(self) -> None:
-        while not self.ended:
-            await self.more()
-
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -154,9 +156,10 @@ class Flights:
         flight = self._running.get(digest)
         return flight if flight is not None and flight.joinable else None
 
-    def start(self, digest: bytes, query: Query, work: Work, *, shared: bool = True) -> Flight:
-        """`shared` flights can be joined until they end."""
-        flight = Flight(digest, query, self._limit)
+    def start(self, digest: bytes, query: Query, credential: bytes, work: Work, *, shared: bool = True, detached: bool = False) -> Flight:
+        """`shared` flights can be joined until they end; `detached` ones go on without any reader."""
+        flight = Flight(digest, query, credential, self._limit)
+        flight.detached = detached
         task = asyncio.create_task(self._fly(flight, work))
         self._tasks[flight] = task
         if shared:
@@ -170,18 +173,25 @@ class Flights:
         return reader
 
     def leave(self, reader: Reader) -> None:
-        """The last reader to leave ends the upstream call."""
+        """The last reader to leave ends the upstream call, unless the flight is detached."""
         flight = reader.flight
         flight.readers.discard(reader)
         flight.since(reader)
         task = self._tasks.get(flight)
-        if not flight.readers and task is not None and not flight.ended:
+        if not flight.readers and not flight.detached and task is not None and not flight.ended:
             self._withdraw(flight)
             task.cancel()
 
     def part(self) -> None:
         """Nobody joins what is in flight now: what upstream serves, or what may be served of it, has changed."""
         self._running.clear()
+
+    def discard(self, digest: bytes) -> None:
+        """Nobody joins what is in flight under this key, and none of it is stored."""
+        self._running.pop(digest, None)
+        for flight in self._tasks:
+            if flight.digest == digest:
+                flight.keep = False
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())

@@ -126,7 +126,7 @@ class Flying:
         self._metrics.stage(Stage.UPSTREAM, seconds)
         if isinstance(taken, NotStorable):
             self._metrics.not_stored(taken.reason)
-        else:
+        elif flight.keep:
             flight.entry = await self._or_without(self._keep(ask, taken, answer, miss, begun, seconds), None)
         if last:
             await flight.feed(last)

@@ -150,9 +150,9 @@ class UpstreamIdentity:
     async def _poll(self) -> None:
         start_time = await self._ask_start_time()
         if start_time != self._start_time:
-            self._start_time = start_time
-            self.doubts += 1
-        await self._read(raise_doubt=True)
+            self.doubt()
+        else:
+            await self._read(raise_doubt=True)
 
     async def confirm(self) -> None:
         """Ask upstream who it is. Raises UpstreamFault if it does not say."""
@@ -168,7 +168,7 @@ class UpstreamIdentity:
         cards = parse_cards(await self._ask_models())
         identity = fingerprint(version, cards)
         changed = identity != self._fingerprint
-        if raise_doubt and cards != self._cards:
+        if raise_doubt and (changed or cards != self._cards):
             self.doubts += 1
         self._cards, self._fingerprint = cards, identity
         self.revision = hashlib.sha256(len(self._version).to_bytes(8, "big") + self._version.encode() + identity).digest()

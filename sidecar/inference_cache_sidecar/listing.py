@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -19,6 +20,7 @@ from inference_cache_sidecar import cache_status
 from inference_cache_sidecar import headers as header_rules
 from inference_cache_sidecar.access import Access
 from inference_cache_sidecar.asking import Ask
+from inference_cache_sidecar.errors import UpstreamAborted, UpstreamFault
 from inference_cache_sidecar.flying import REBUILT
 from inference_cache_sidecar.items.answers import explode, merge
 from inference_cache_sidecar.items.rows import is_listwise
@@ -29,10 +31,9 @@ from inference_cache_sidecar.outcome import Hit
 from inference_cache_sidecar.query.rules import QueryRules
 from inference_cache_sidecar.relay import relay
 from inference_cache_sidecar.render.protocol import Storable
-from inference_cache_sidecar.upstream import Upstream
+from inference_cache_sidecar.upstream import Upstream, chunks_of
 
 LISTED: Final = frozenset({Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.SCORE, Endpoint.CLASSIFY})
-MAX_ITEMS: Final = 256
 ITEMS_AT_A_TIME: Final = 32
 LONG_BODY_BYTES: Final = 64 * 1024
 """Taking a longer one apart is a step of its own, after the one that parsed it."""
@@ -67,7 +68,7 @@ class Listing:
         if len(ask.body) > LONG_BODY_BYTES:
             await asyncio.sleep(0)
         parts = split(ask.endpoint, ask.body, ask.request.headers, rules)
-        if parts is None or len(parts.queries) > MAX_ITEMS:
+        if parts is None:
             return None
         scope = ask.asked.scope
         places = tuple(replace(ask.asked, query=query, digest=digest_of(scope, query.canonical)) for query in parts.queries)
@@ -99,7 +100,7 @@ class Listing:
                 if len(found.missing) < len(found.entries):
                     return None
                 return await relay(ask.request, answer, header_rules.end_to_end(answer.headers), cache_status.forwarded("miss"))
-            whole = await answer.read()
+            whole = await _whole(answer)
         fresh = explode(found.split, found.missing, whole)
         if fresh is None:
             return None
@@ -109,12 +110,13 @@ class Listing:
             taken = ask.renderer.from_plain(single)
             if isinstance(taken, Storable):
                 await self._keeper.keep(found.places[item], begun, Made(taken, answer.headers, seconds))
-        return self._merged(ask, found.split, _together(found, fresh), _forwarded(found))
+        headers = header_rules.end_to_end(answer.headers, ("content-length", "content-encoding"))
+        return self._merged(ask, found.split, _together(found, fresh), headers, _forwarded(found))
 
     def _hit(self, ask: Ask, found: Found) -> web.Response | None:
         entries = [entry for entry in found.entries if entry is not None]
         status = cache_status.hit("exact", self._remaining(found), found.places[0].digest.hex())
-        response = self._merged(ask, found.split, [entry.answer for entry in entries], status)
+        response = self._merged(ask, found.split, [entry.answer for entry in entries], CIMultiDict(entries[0].headers), status)
         if response is not None:
             response.headers["Age"] = str(int(max(map(self._lookup.age, entries))))
         return response
@@ -124,14 +126,24 @@ class Listing:
             self._lookup.remaining(place, entry) for place, entry in zip(found.places, found.entries, strict=True) if entry is not None
         )
 
-    def _merged(self, ask: Ask, parts: Split, answers: Sequence[bytes], status: str) -> web.Response | None:
+    @staticmethod
+    def _merged(ask: Ask, parts: Split, answers: Sequence[bytes], headers: CIMultiDict[str], status: str) -> web.Response | None:
+        """`headers` are those that came, or would have come, with the answer."""
         body = merge(parts, answers, ask.renderer.new_id(ask.request.headers.get("X-Request-Id")))
         if body is None:
             return None
-        headers = CIMultiDict(
-            {"Content-Type": "application/json", "Cache-Control": header_rules.DOWNSTREAM_CACHE_CONTROL, "Cache-Status": status}
-        )
+        headers["Content-Type"] = "application/json"
+        headers["Cache-Control"] = header_rules.DOWNSTREAM_CACHE_CONTROL
+        headers.add("Cache-Status", status)
         return web.Response(body=body, headers=headers)
+
+
+async def _whole(answer: aiohttp.ClientResponse) -> bytes:
+    """Raises UpstreamFault if upstream breaks off: nothing has been sent downstream yet."""
+    try:
+        return b"".join([chunk async for chunk in chunks_of(answer)])
+    except UpstreamAborted as error:
+        raise UpstreamFault(502, "the model server broke off its answer") from error
 
 
 async def _let_others_go(number: int) -> None:

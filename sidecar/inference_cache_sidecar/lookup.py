@@ -125,6 +125,10 @@ class Lookup:
                 refusal, nearest = found, neighbour.similarity
         return Miss(vector, refusal, nearest)
 
+    def allows(self, asked: Asked, hit: Hit) -> bool:
+        """Whether a semantic hit that was found for an equal question is one by this asker's rules too."""
+        return hit.similarity is not None and hit.similarity >= asked.threshold and self._fresh(hit.entry, asked)
+
     async def vector(self, query: Query) -> Vector | None:
         """None where similarity does not apply, the text is too long, or the embedder fails."""
         if self._embedder is None or not query.semantic:

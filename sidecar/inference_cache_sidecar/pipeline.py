@@ -31,7 +31,7 @@ from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
 from inference_cache_sidecar.placing import Placer
 from inference_cache_sidecar.query.body import is_laborious
 from inference_cache_sidecar.query.model import BypassReason
-from inference_cache_sidecar.relay import ClientBody, check_framing, pass_through
+from inference_cache_sidecar.relay import ClientBody, StatusSeen, check_framing, pass_through, unseen
 from inference_cache_sidecar.render.protocol import Renderer
 from inference_cache_sidecar.served import Served, ServedHit
 from inference_cache_sidecar.serving import UnservedError, flight_response, hit_response, new_id
@@ -232,7 +232,8 @@ class Pipeline:
         flights = self._parts.flights
         reader, leader = await self._join(ask), False
         if reader is None:
-            flight = flights.start(ask.asked.digest, ask.query, self._work(ask, refused), shared=not ask.asked.directives.no_cache)
+            shared = not ask.asked.directives.no_cache
+            flight = flights.start(ask.asked.digest, ask.query, ask.caller.credential, self._work(ask, refused), shared=shared)
             reader, leader = flights.join(flight), True
         try:
             return await self._land(ask, reader, leader, stale)
@@ -264,6 +265,8 @@ class Pipeline:
         outcome = await reader.flight.decided()
         match outcome:
             case Hit():
+                if not leader and not self._parts.lookup.allows(ask.asked, outcome):
+                    raise UnservedError("the leader's hit is not one by this caller's rules")
                 return self._serve(ask, outcome)
             case Failed(fault):
                 if stale is not None:
@@ -272,8 +275,8 @@ class Pipeline:
             case Answered(status=status):
                 if stale is not None and status in _FAILING:
                     return self._serve(ask, stale, stale="stale-if-error")
-                if not leader and status in (401, 403):
-                    raise UnservedError("the leader's credential was refused")
+                if status != 200 and reader.flight.credential != ask.caller.credential:
+                    raise UnservedError("the leader's refusal may be the leader's own")
                 self._parts.metrics.request(ask.endpoint, Result.MISS if leader else Result.COALESCED, time.monotonic() - ask.started)
                 return await flight_response(ask, reader, outcome, leader=leader)
             case _:
@@ -284,7 +287,8 @@ class Pipeline:
         if self._parts.flights.running(ask.asked.digest) is None:
             # A refresh wants upstream's own answer, not a similar entry.
             asked = replace(ask.asked, directives=cache_control.Directives(no_cache=True))
-            self._parts.flights.start(ask.asked.digest, ask.query, self._work(replace(ask, asked=asked), Miss()))
+            work = self._work(replace(ask, asked=asked), Miss())
+            self._parts.flights.start(ask.asked.digest, ask.query, ask.caller.credential, work, detached=True)
 
     def _serve(self, ask: Ask, hit: Hit, *, stale: str | None = None) -> web.StreamResponse:
         answer_id = new_id(ask) if hit.entry.answer_id else ""
@@ -304,23 +308,34 @@ class Pipeline:
         if not changes.concern(request.path):
             return await self._bypass(request, body, BypassReason.PATH)
         await body.read(self.rules.body_bytes)
+
+        def answered(status: int | None) -> None:
+            if changes.happened(request.path, body.head, status):
+                self._parts.flights.part()
+
         try:
-            return await self._bypass(request, body, BypassReason.PATH)
-        finally:
-            changes.happened(request.path, body.head)
-            self._parts.flights.part()
+            return await self._bypass(request, body, BypassReason.PATH, seen=answered)
+        except UpstreamFault:
+            answered(None)
+            raise
 
     async def _bypass(
-        self, request: web.BaseRequest, body: ClientBody, reason: BypassReason, endpoint: Endpoint | None = None
+        self,
+        request: web.BaseRequest,
+        body: ClientBody,
+        reason: BypassReason,
+        endpoint: Endpoint | None = None,
+        *,
+        seen: StatusSeen = unseen,
     ) -> web.StreamResponse:
         self._parts.metrics.bypass(endpoint, reason)
         forward = "method" if reason is BypassReason.METHOD else "bypass"
-        return await self._pass(request, body, cache_status.forwarded(forward, detail=reason.value))
+        return await self._pass(request, body, cache_status.forwarded(forward, detail=reason.value), seen)
 
-    async def _pass(self, request: web.BaseRequest, body: ClientBody, status: str) -> web.StreamResponse:
+    async def _pass(self, request: web.BaseRequest, body: ClientBody, status: str, seen: StatusSeen = unseen) -> web.StreamResponse:
         identity = self._parts.identity
         try:
-            response = await pass_through(request, body, self._parts.upstream, status)
+            response = await pass_through(request, body, self._parts.upstream, status, seen)
         except UpstreamFault:
             identity.doubt()
             raise

@@ -4,6 +4,7 @@ Requests that were placed lately are remembered by their very bytes and the head
 are what a cache is for: parsing, canonical prompt and four hashes are then not done again.
 """
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -33,7 +34,8 @@ class Place:
     scope: bytes
     digest: bytes
     doubts: int
-    """The identity's doubts that it was made under; it counts only under the same."""
+    revision: bytes
+    """Of the identity, when it was made; it counts only under the same."""
 
 
 class Placer:
@@ -42,26 +44,27 @@ class Placer:
         self._cache = cache
         self._identity = identity
         self._tenancy = tenancy
-        self._remembered: OrderedDict[tuple[object, ...], Place] = OrderedDict()
+        self._remembered: OrderedDict[bytes, Place] = OrderedDict()
 
     def place(self, request: web.BaseRequest, endpoint: Endpoint, body: bytes, *, last_known: bool = False) -> Place | BypassReason:
         """`last_known`: in doubt, under the revision that upstream had before; such a place is for looking only."""
         if not self._identity.confirmed and not (last_known and self._identity.revision):
             return BypassReason.UPSTREAM_UNCONFIRMED
-        if len(body) > REMEMBERED_BODY_BYTES:
+        if last_known or len(body) > REMEMBERED_BODY_BYTES:
             return self._placed(request, endpoint, body)
-        headers = request.headers
-        key = (endpoint, body, *(headers.get(name) for name in _DETERMINING))
+        key = _key(request, endpoint, body)
         known = self._remembered.get(key)
-        if known is not None and known.doubts == self._identity.doubts:
+        if known is not None and known.doubts == self._identity.doubts and known.revision == self._identity.revision:
+            self._remembered.move_to_end(key)
             return known
         place = self._placed(request, endpoint, body)
         if isinstance(place, Place):
             self._remember(key, place)
         return place
 
-    def _remember(self, key: tuple[object, ...], place: Place) -> None:
+    def _remember(self, key: bytes, place: Place) -> None:
         self._remembered[key] = place
+        self._remembered.move_to_end(key)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
 
@@ -72,4 +75,11 @@ class Placer:
         identity, caller = self._identity, self._tenancy.caller(request.headers)
         environment = Environment(self._cache, identity.revision, caller.tenant, identity.root_of(query.model))
         scope = scope_of(environment, query.endpoint.value, query.determinants)
-        return Place(query, caller, scope, digest_of(scope, query.canonical), identity.doubts)
+        return Place(query, caller, scope, digest_of(scope, query.canonical), identity.doubts, identity.revision)
+
+
+def _key(request: web.BaseRequest, endpoint: Endpoint, body: bytes) -> bytes:
+    """32 bytes: no credential is kept, and no header's length counts. A NUL is in no header, so the fields cannot run into each other."""
+    headers = request.headers
+    fields = [endpoint.value, *(headers.get(name, "\1") for name in _DETERMINING), ""]
+    return hashlib.sha256("\0".join(fields).encode("utf-8", "surrogateescape") + body).digest()

@@ -5,7 +5,7 @@ Called by the pipeline for every bypass. Bodies and streams are never held; a cl
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import aiohttp
@@ -110,8 +110,20 @@ def raw_path_of(request: web.BaseRequest) -> str:
     return rest if rest.startswith("/") else f"/{rest}"
 
 
-async def pass_through(request: web.BaseRequest, body: ClientBody, upstream: Upstream, cache_status: str) -> web.StreamResponse:
-    """Send the request on and its answer back. Raises UpstreamFault or ClientFault while nothing has been sent downstream."""
+StatusSeen = Callable[[int], None]
+
+
+def unseen(_status: int) -> None:
+    """Nobody waits for upstream's status."""
+
+
+async def pass_through(
+    request: web.BaseRequest, body: ClientBody, upstream: Upstream, cache_status: str, seen: StatusSeen = unseen
+) -> web.StreamResponse:
+    """Send the request on and its answer back; `seen` is told upstream's status before the client is.
+
+    Raises UpstreamFault or ClientFault while nothing has been sent downstream.
+    """
     data: bytes | AsyncIterator[bytes] | None = None
     headers = header_rules.end_to_end(request.headers, ("expect",))
     if body.whole:
@@ -120,6 +132,7 @@ async def pass_through(request: web.BaseRequest, body: ClientBody, upstream: Ups
         data = body.stream()
     try:
         async with upstream.send(request.method, raw_path_of(request), headers, data) as answer:
+            seen(answer.status)
             return await relay(request, answer, header_rules.end_to_end(answer.headers), cache_status)
     except UpstreamFault:
         if body.fault is not None:

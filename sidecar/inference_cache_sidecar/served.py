@@ -3,6 +3,7 @@
 The pipeline adds, the admin port's feedback looks up. Holds digests only, no text.
 """
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -22,12 +23,17 @@ class Served:
     """The latest `REMEMBERED` semantic hits."""
 
     def __init__(self) -> None:
-        self._hits: OrderedDict[str, ServedHit] = OrderedDict()
+        # By the id's digest: a client chooses its id, and may choose a long one.
+        self._hits: OrderedDict[bytes, ServedHit] = OrderedDict()
 
     def add(self, answer_id: str, hit: ServedHit) -> None:
-        self._hits[answer_id] = hit
+        self._hits[_key(answer_id)] = hit
         if len(self._hits) > REMEMBERED:
             self._hits.popitem(last=False)
 
     def find(self, answer_id: str) -> ServedHit | None:
-        return self._hits.get(answer_id)
+        return self._hits.get(_key(answer_id))
+
+
+def _key(answer_id: str) -> bytes:
+    return hashlib.sha256(answer_id.encode("utf-8", "surrogateescape")).digest()

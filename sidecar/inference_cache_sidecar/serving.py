@@ -16,7 +16,6 @@ from inference_cache_sidecar.outcome import Answered, Hit, Miss
 from inference_cache_sidecar.relay import Relayed, break_off
 from inference_cache_sidecar.replay import Replay
 
-_OWN_TO_THE_LEADER = ("set-cookie", "date", "x-request-id", "age")
 _SSE = "text/event-stream; charset=utf-8"
 
 
@@ -63,7 +62,8 @@ async def flight_response(ask: Ask, reader: Reader, answered: Answered, *, leade
 
 async def _other_rendition(ask: Ask, flight: Flight, answered: Answered) -> Replay:
     """A plain client on a streamed answer, or the reverse: served from the entry once there is one."""
-    await flight.finished()
+    while not flight.ended and flight.joinable:
+        await flight.more()
     entry = flight.entry
     if entry is None:
         raise UnservedError("nothing was stored to render from")
@@ -115,7 +115,8 @@ async def _plain(ask: Ask, reader: Reader, answered: Answered, leader: bool) -> 
 
 
 def _headers(ask: Ask, answered: Answered, leader: bool, *, stored: bool) -> CIMultiDict[str]:
-    headers = header_rules.end_to_end(answered.headers, () if leader else _OWN_TO_THE_LEADER)
+    # Rate limits, cookies, trace ids and the like are the leader's own; a follower gets what belongs to the answer.
+    headers = header_rules.end_to_end(answered.headers) if leader else CIMultiDict(header_rules.kept_with_entry(answered.headers))
     headers["Cache-Control"] = header_rules.DOWNSTREAM_CACHE_CONTROL
     headers.add("Cache-Status", _status(answered, ask, leader=leader, stored=stored))
     return headers

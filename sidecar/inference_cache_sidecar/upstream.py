@@ -5,6 +5,7 @@ Used by the relay (pass-through), by flights (cacheable misses), by access and i
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from inference_cache_sidecar.errors import UpstreamAborted, UpstreamFault
 
 KEEPALIVE_SECONDS: Final = 4.0
 """Idle connections are dropped before uvicorn does it (5 s), so that a request never meets a closing one."""
+
+DEAD_CONNECTION_SECONDS: Final = 0.25
+"""Within this a kept connection that upstream had closed already shows itself."""
 
 _LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
 _NO_AUTO_HEADERS: Final = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
@@ -96,6 +100,7 @@ class Upstream:
     async def _head(
         self, method: str, raw_path: str, headers: CIMultiDict[str], body: bytes | AsyncIterator[bytes] | None, repeatable: bool
     ) -> aiohttp.ClientResponse:
+        sent = time.monotonic()
         try:
             return await self.session.request(method, self.url(raw_path), headers=headers, data=body, allow_redirects=False)
         except aiohttp.ClientConnectorError as error:
@@ -103,7 +108,8 @@ class Upstream:
         except (TimeoutError, aiohttp.ServerTimeoutError) as error:
             raise UpstreamFault(504, "the model server did not answer in time") from error
         except _LOST as error:
-            if repeatable:
+            # Later than this it was no dead connection but a server that died at work, perhaps of this very request.
+            if repeatable and time.monotonic() - sent < DEAD_CONNECTION_SECONDS:
                 return await self._head(method, raw_path, headers, body, False)
             raise UpstreamFault(502, "the model server closed the connection without an answer") from error
         except aiohttp.ClientError as error:

@@ -33,8 +33,8 @@ async def pass_websocket(request: web.BaseRequest, upstream: Upstream) -> web.St
             upstream.url(raw_path_of(request)), headers=headers, protocols=protocols, max_msg_size=0, autoclose=True
         )
     except aiohttp.WSServerHandshakeError as error:
-        raise UpstreamFault(error.status or 502, "the model server refused the WebSocket") from error
-    except aiohttp.ClientError as error:
+        raise UpstreamFault(error.status if error.status >= 400 else 502, "the model server refused the WebSocket") from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise UpstreamFault(502, "the model server does not accept connections") from error
     async with theirs:
         ours = web.WebSocketResponse(protocols=[theirs.protocol] if theirs.protocol else [], max_msg_size=0, compress=False)

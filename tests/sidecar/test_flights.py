@@ -27,7 +27,7 @@ async def speak(flight: Flight, gate: asyncio.Event, words: list[bytes]) -> None
 
 async def test_a_late_reader_sees_everything_from_the_first_byte():
     flights, gate = Flights(1000), asyncio.Event()
-    flight = flights.start(b"d", QUERY, lambda flight: speak(flight, gate, [b"a", b"b", b"c"]))
+    flight = flights.start(b"d", QUERY, b"c", lambda flight: speak(flight, gate, [b"a", b"b", b"c"]))
     first = flights.join(flight)
     await flight.decided()
     late = flights.join(flight)
@@ -38,7 +38,7 @@ async def test_a_late_reader_sees_everything_from_the_first_byte():
 
 async def test_the_first_caller_hanging_up_costs_no_follower_its_answer():
     flights, gate = Flights(1000), asyncio.Event()
-    flight = flights.start(b"d", QUERY, lambda flight: speak(flight, gate, [b"a", b"b"]))
+    flight = flights.start(b"d", QUERY, b"c", lambda flight: speak(flight, gate, [b"a", b"b"]))
     leader, follower = flights.join(flight), flights.join(flight)
     reading = asyncio.create_task(read_all(leader))
     following = asyncio.create_task(read_all(follower))
@@ -57,7 +57,7 @@ async def test_one_cancelled_waiter_does_not_cancel_the_others():
         await gate.wait()
         flight.decide(HEAD)
 
-    flight = flights.start(b"d", QUERY, slow)
+    flight = flights.start(b"d", QUERY, b"c", slow)
     flights.join(flight)
     one, two = asyncio.create_task(flight.decided()), asyncio.create_task(flight.decided())
     await asyncio.sleep(0)
@@ -75,7 +75,7 @@ async def test_the_last_reader_leaving_ends_the_upstream_call():
         finally:
             ended.set()
 
-    flight = flights.start(b"d", QUERY, endless)
+    flight = flights.start(b"d", QUERY, b"c", endless)
     reader = flights.join(flight)
     await asyncio.sleep(0)
     flights.leave(reader)
@@ -87,7 +87,7 @@ async def test_the_last_reader_leaving_ends_the_upstream_call():
 
 async def test_nobody_joins_a_flight_that_is_being_given_up():
     flights = Flights(1000)
-    flight = flights.start(b"d", QUERY, lambda flight: asyncio.Event().wait())
+    flight = flights.start(b"d", QUERY, b"c", lambda flight: asyncio.Event().wait())
     flights.leave(flights.join(flight))
     assert flights.running(b"d") is None
     await flights.close()
@@ -101,7 +101,7 @@ async def test_an_upstream_that_breaks_off_breaks_off_every_reader():
         await flight.feed(b"half")
         raise UpstreamAborted("gone")
 
-    flight = flights.start(b"d", QUERY, abort)
+    flight = flights.start(b"d", QUERY, b"c", abort)
     readers = [flights.join(flight) for _ in range(3)]
     results = await asyncio.gather(*map(read_all, readers), return_exceptions=True)
     assert [type(result) for result in results] == [UpstreamAborted] * 3
@@ -113,7 +113,7 @@ async def test_a_failure_inside_the_cache_reaches_readers_as_an_error(caplog):
     async def broken(flight: Flight) -> None:
         raise RuntimeError("bug")
 
-    flight = flights.start(b"d", QUERY, broken)
+    flight = flights.start(b"d", QUERY, b"c", broken)
     flights.join(flight)
     with pytest.raises(SidecarError):
         await flight.decided()
@@ -132,7 +132,7 @@ async def test_an_answer_past_the_limit_is_read_at_the_slowest_readers_pace_in_b
             await flight.feed(part)
             fed += 1
 
-    flight = flights.start(b"d", QUERY, flood)
+    flight = flights.start(b"d", QUERY, b"c", flood)
     reader = flights.join(flight)
     for _ in range(50):
         await asyncio.sleep(0)
@@ -150,7 +150,7 @@ async def test_a_reader_that_leaves_does_not_stop_the_pace_of_the_others():
         for _ in range(10):
             await flight.feed(part)
 
-    flight = flights.start(b"d", QUERY, flood)
+    flight = flights.start(b"d", QUERY, b"c", flood)
     stuck, reader = flights.join(flight), flights.join(flight)
     reading = asyncio.create_task(read_all(reader))
     await asyncio.sleep(0.01)

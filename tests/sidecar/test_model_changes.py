@@ -43,7 +43,8 @@ async def test_another_models_answers_stay_where_an_adapter_changes(sidecar):
 
 
 @pytest.mark.parametrize("path", sorted(WEIGHT_PATHS))
-async def test_weights_changed_in_place_flush_everything(sidecar, path):
+async def test_weights_changed_in_place_flush_everything(sidecar, standin, path):
+    standin.development = True
     await ask(sidecar, "tiny")
     await sidecar.post(path, {})
     assert (await ask(sidecar, "tiny")).kind == "miss"

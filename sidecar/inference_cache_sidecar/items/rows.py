@@ -12,7 +12,7 @@ from inference_cache_sidecar.query.inputs import INPUTS, PAIRS, is_item
 
 Row = dict[str, Any]
 
-MAX_ROWS: Final = 1024
+MAX_ROWS: Final = 256
 """A longer list stays whole: taking it apart would hold up everybody else."""
 
 LISTWISE_MARKS: Final = ("jina-reranker-v3", "jinaforranking", "listwise")

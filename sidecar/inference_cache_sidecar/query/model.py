@@ -21,7 +21,6 @@ class BypassReason(Enum):
     STATEFUL = "stateful"
     REQUEST_DIRECTIVE = "no-store"
     UPSTREAM_UNCONFIRMED = "upstream-unconfirmed"
-    ACCESS = "access-unconfirmed"
 
 
 @dataclass(frozen=True, slots=True)

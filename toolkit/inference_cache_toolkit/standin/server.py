@@ -102,7 +102,7 @@ async def _infer(standin: Standin, request: web.BaseRequest, path: str, body: by
         return await _send_stream(standin.pace, request, prepared.stream(answer_id))
     if delay := standin.pace.first_token + standin.pace.per_token * prepared.tokens:
         await asyncio.sleep(delay)
-    return web.Response(body=prepared.body(answer_id), content_type=JSON)
+    return web.Response(body=prepared.body(answer_id), content_type=JSON, headers={"Vary": "Origin"})
 
 
 def _prepare(standin: Standin, path: str, body: bytes) -> tuple[Prepared, bool]:

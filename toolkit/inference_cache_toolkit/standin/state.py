@@ -54,6 +54,8 @@ class Standin:
     pace: Pace = Pace()
     api_key: str | None = None
     version: str = "0.32.0"
+    development: bool = False
+    """Weights may be replaced in place, as in vLLM's development mode."""
     fault: Fault | None = None
     """What goes wrong with every inference request that names no fault of its own."""
     started: float = field(default_factory=time.time)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
+from inference_cache_sidecar.adapters import WEIGHT_PATHS
 from inference_cache_toolkit.standin.prepared import parsed
 from inference_cache_toolkit.standin.state import Card, Standin
 
@@ -73,6 +74,13 @@ def _unload_adapter(standin: Standin, body: bytes) -> web.Response:
     return web.Response(text=f"Success: LoRA adapter '{asked['lora_name']}' removed successfully.")
 
 
+def _update_weights(standin: Standin, _body: bytes) -> web.Response:
+    """vLLM has these paths in development mode only."""
+    if not standin.development:
+        return web.json_response({"detail": "Not Found"}, status=404)
+    return web.json_response({"message": "Weights updated"})
+
+
 _ANSWERS: Final[dict[tuple[str, str], Callable[[Standin, bytes], web.Response]]] = {
     ("GET", "/health"): _empty,
     ("GET", "/ping"): _empty,
@@ -81,4 +89,5 @@ _ANSWERS: Final[dict[tuple[str, str], Callable[[Standin, bytes], web.Response]]]
     ("GET", "/metrics"): _metrics,
     ("POST", "/v1/load_lora_adapter"): _load_adapter,
     ("POST", "/v1/unload_lora_adapter"): _unload_adapter,
+    **{("POST", path): _update_weights for path in WEIGHT_PATHS},
 }
