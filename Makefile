@@ -24,7 +24,7 @@ types: .venv/.dev
 	$(BIN)/mypy
 
 unit: .venv/.dev
-	$(BIN)/python -m pytest -q $(UNIT) $(ARGS)
+	$(BIN)/python -m pytest -q -m "not slow" $(UNIT) $(ARGS)
 
 services: .venv/.dev
 	@scripts/system_packages.sh nginx wrk

@@ -20,12 +20,15 @@ WIRE_VERSION: Final = 1
 DIGEST: Final = slice(4, 36)
 """Where the digest lies in a packed entry, so that a store can compare it without unpacking."""
 SCOPE: Final = slice(36, 68)
+CREATED: Final = slice(68, 76)
+"""As `packed_time` writes it."""
 
 # version, endpoint, semantic, (pad), digest, scope, created, ttl, upstream seconds, tokens in and out,
 # then the lengths of: headers, stamps, answer id, prompt, answer.
 _FIXED = Struct("<BB?x32s32sdddIIIIIII")
 _LENGTH = Struct("<H")
 _VALUE = Struct("<q")
+_TIME = Struct("<d")
 
 _CODES: Final[dict[Endpoint, int]] = {
     Endpoint.CHAT: 1,
@@ -115,6 +118,10 @@ def unpack(packed: bytes) -> Entry:
         )
     except UnicodeDecodeError as error:
         raise WireError("text that is not UTF-8") from error
+
+
+def packed_time(seconds: float) -> bytes:
+    return _TIME.pack(seconds)
 
 
 def _plausible(created: float, ttl: float, upstream: float) -> bool:

@@ -48,6 +48,7 @@ from inference_cache_sidecar.placing import Placer
 from inference_cache_sidecar.query.rules import QueryRules
 from inference_cache_sidecar.render.policy import AnswerPolicy
 from inference_cache_sidecar.render.renderers import renderer_for
+from inference_cache_sidecar.repeats import Repeats
 from inference_cache_sidecar.served import Served
 from inference_cache_sidecar.server import ProxyServer, ServerLimits
 from inference_cache_sidecar.settings import ADMIN, LISTEN, Address, ProcessSetting, Settings
@@ -123,13 +124,14 @@ async def running(
         flights = Flights(spec.limits.answer_bytes)
         stack.push_async_callback(flights.close)
         lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), clock, partial(metrics.stage, Stage.SEARCH))
+        tenancy = Tenancy(spec.tenancy.source, secrets.token_bytes(32), spec.tenancy.claim)
+        placer = Placer(settings.cache_name, identity, tenancy, _query_rules(spec))
         keeper = Keeper(store, epochs, identity, metrics, clock, spec.model.version)
         parts = Parts(
             upstream=upstream,
             identity=identity,
-            placer=Placer(
-                settings.cache_name, identity, Tenancy(spec.tenancy.source, secrets.token_bytes(32), spec.tenancy.claim), _query_rules(spec)
-            ),
+            placer=placer,
+            repeats=Repeats(placer, store, access, clock, spec.exact.ttl_seconds),
             access=access,
             trust=Trust(spec.trusted_headers.sources),
             lookup=lookup,

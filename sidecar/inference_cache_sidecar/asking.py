@@ -11,6 +11,7 @@ from inference_cache_contract.endpoints import Endpoint
 from inference_cache_sidecar.access import Caller
 from inference_cache_sidecar.lookup import Asked
 from inference_cache_sidecar.marks import Marks
+from inference_cache_sidecar.placing import Place
 from inference_cache_sidecar.query.model import Query
 from inference_cache_sidecar.render.protocol import Renderer
 
@@ -23,6 +24,7 @@ class Ask:
     query: Query
     asked: Asked
     caller: Caller
+    place: Place
     marks: Marks
     renderer: Renderer
     doubts: int

@@ -33,11 +33,11 @@ class Trust:
     """Whose `x-inference-cache-*` headers count: callers inside the spec's networks."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
-        self._networks = networks
+        self.networks = networks
         self._known: dict[str, bool] = {}
 
     def trusts(self, remote: str | None) -> bool:
-        if not self._networks or remote is None:
+        if not self.networks or remote is None:
             return False
         known = self._known.get(remote)
         if known is None:
@@ -51,7 +51,7 @@ class Trust:
             address = ipaddress.ip_address(remote)
         except ValueError:
             return False
-        return any(address in network for network in self._networks)
+        return any(address in network for network in self.networks)
 
 
 def marks_of(headers: Mapping[str, str], trusted: bool, categories: Iterable[Category]) -> Marks:

@@ -33,6 +33,8 @@ from inference_cache_sidecar.query.body import is_laborious
 from inference_cache_sidecar.query.model import BypassReason
 from inference_cache_sidecar.relay import ClientBody, StatusSeen, check_framing, pass_through, unseen
 from inference_cache_sidecar.render.protocol import Renderer
+from inference_cache_sidecar.repeats import Repeats
+from inference_cache_sidecar.replay import Replay
 from inference_cache_sidecar.served import Served, ServedHit
 from inference_cache_sidecar.serving import UnservedError, flight_response, hit_response, new_id
 from inference_cache_sidecar.upstream import Upstream
@@ -64,6 +66,7 @@ class Parts:
     upstream: Upstream
     identity: UpstreamIdentity
     placer: Placer
+    repeats: Repeats
     access: Access
     trust: Trust
     lookup: Lookup
@@ -104,6 +107,9 @@ class Pipeline:
             return await self._pass(request, body, cache_status.forwarded("bypass", detail="error"))
 
     async def _answer(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
+        repeated = self._repeated(request, body)
+        if repeated is not None:
+            return repeated
         check_framing(request)
         if wants_websocket(request):
             return await pass_websocket(request, self._parts.upstream)
@@ -113,6 +119,19 @@ class Pipeline:
         if self.rules.bypass:
             return await self._bypass(request, body, BypassReason.MODE)
         return await self._cacheable(request, body, endpoint)
+
+    def _repeated(self, request: web.BaseRequest, body: ClientBody) -> Replay | None:
+        """Only where all requests are looked at alike: not by categories, not by who may mark them."""
+        if self.rules.bypass or self.rules.categories or self._parts.trust.networks:
+            return None
+        started = time.monotonic()
+        found = self._parts.repeats.answer(request, body)
+        if found is None:
+            return None
+        replay, entry = found[0], found[1].entry
+        self._parts.metrics.request(entry.endpoint, Result.HIT_EXACT, time.monotonic() - started)
+        self._parts.metrics.saved(entry.prompt_tokens, entry.completion_tokens, entry.upstream_seconds)
+        return replay
 
     async def _cacheable(self, request: web.BaseRequest, body: ClientBody, endpoint: Endpoint) -> web.StreamResponse:
         directives = cache_control.parse(request.headers.get("Cache-Control"))
@@ -181,6 +200,7 @@ class Pipeline:
             query=place.query,
             asked=Asked(place.query, place.scope, place.digest, directives, threshold, lifetimes),
             caller=place.caller,
+            place=place,
             marks=marks,
             renderer=self._parts.renderers[endpoint],
             doubts=place.doubts,
@@ -202,6 +222,7 @@ class Pipeline:
             if not await self._may_hit(ask):
                 found = Miss()
             elif found.remaining_seconds > 0:
+                self._parts.repeats.learn(ask, found.entry)
                 return self._serve(ask, found)
             elif -found.remaining_seconds <= self.rules.stale_while_revalidate_seconds:
                 self._refresh(ask)

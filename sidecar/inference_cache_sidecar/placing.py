@@ -7,7 +7,7 @@ are what a cache is for: parsing, canonical prompt and four hashes are then not 
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -19,6 +19,9 @@ from inference_cache_sidecar.query.model import Bypass, BypassReason, Query
 from inference_cache_sidecar.query.parse import parse
 from inference_cache_sidecar.query.rules import QueryRules
 
+if TYPE_CHECKING:
+    from inference_cache_sidecar.repeats import Repeat
+
 REMEMBERED: Final = 1024
 REMEMBERED_BODY_BYTES: Final = 2048
 """Longer bodies are parsed anew: what is remembered stays under some 5 MiB."""
@@ -27,7 +30,7 @@ _DETERMINING: Final = ("Authorization", "x-api-key", "Content-Type", "Content-En
 """All headers that parser and tenancy look at."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     query: Query
     caller: Caller
@@ -36,6 +39,8 @@ class Place:
     doubts: int
     revision: bytes
     """Of the identity, when it was made; it counts only under the same."""
+    repeat: "Repeat | None" = None
+    """The exact hit that answered it last, prepared to be served again."""
 
 
 class Placer:
@@ -53,14 +58,24 @@ class Placer:
         if last_known or len(body) > REMEMBERED_BODY_BYTES:
             return self._placed(request, endpoint, body)
         key = _key(request, endpoint, body)
-        known = self._remembered.get(key)
-        if known is not None and known.doubts == self._identity.doubts and known.revision == self._identity.revision:
-            self._remembered.move_to_end(key)
+        known = self._known(key)
+        if known is not None:
             return known
         place = self._placed(request, endpoint, body)
         if isinstance(place, Place):
             self._remember(key, place)
         return place
+
+    def remembered(self, request: web.BaseRequest, endpoint: Endpoint, body: bytes) -> Place | None:
+        """The place of an equal request that was placed lately, if it still counts."""
+        return self._known(_key(request, endpoint, body)) if self._identity.confirmed else None
+
+    def _known(self, key: bytes) -> Place | None:
+        known = self._remembered.get(key)
+        if known is None or known.doubts != self._identity.doubts or known.revision != self._identity.revision:
+            return None
+        self._remembered.move_to_end(key)
+        return known
 
     def _remember(self, key: bytes, place: Place) -> None:
         self._remembered[key] = place

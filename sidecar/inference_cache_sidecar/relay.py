@@ -43,7 +43,16 @@ class ClientBody:
         """`head` is all there is."""
         self.fault: ClientFault | None = None
         """What went wrong with it, also where it was being streamed."""
-        self._asks_to_go_on = request.headers.get("Expect", "").lower() == "100-continue" and request.version >= HttpVersion11
+        self._asked_to_go_on = False
+
+    def at_hand(self, limit: int) -> bool:
+        """Take the whole body without waiting: True if all of it is there, and no longer than `limit` bytes."""
+        declared = self._request.content_length
+        if declared is None or declared > limit or not self._content.is_eof():
+            return False
+        self.head = self._content.read_nowait(-1)
+        self.whole = True
+        return True
 
     async def read(self, limit: int) -> bool:
         """True if the whole body fits `limit` bytes. Raises ClientFault if it comes too slowly or breaks off."""
@@ -74,7 +83,7 @@ class ClientBody:
         try:
             if content.is_eof():
                 return content.read_nowait(-1)
-            if self._asks_to_go_on:
+            if not self._asked_to_go_on:
                 await self._go_on()
             async with asyncio.timeout(self._idle_seconds):
                 return await content.readany()
@@ -87,7 +96,9 @@ class ClientBody:
 
     async def _go_on(self) -> None:
         """Tell a client that waits for leave to send its body that it has it."""
-        self._asks_to_go_on = False
+        self._asked_to_go_on = True
+        if self._request.headers.get("Expect", "").lower() != "100-continue" or self._request.version < HttpVersion11:
+            return
         await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._request.writer.output_size = 0
 

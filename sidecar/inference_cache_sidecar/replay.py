@@ -5,20 +5,21 @@ request where `web.Response` took 24.
 """
 
 import time
-from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from inference_cache_sidecar.headers import DOWNSTREAM_CACHE_CONTROL
+
 
 class Replay(web.StreamResponse):
-    """`headers` must be free of line ends: they come from a parsed response or from us. Not for HEAD."""
+    """`lines` are whole header lines; what stands in them comes from a parsed response or from us. Not for HEAD."""
 
-    def __init__(self, body: bytes, headers: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, body: bytes, lines: str, age_seconds: float, cache_status: str) -> None:
         super().__init__()
-        self._lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        self._lines = f"{lines}Age: {int(age_seconds)}\r\nCache-Control: {DOWNSTREAM_CACHE_CONTROL}\r\nCache-Status: {cache_status}\r\n"
         self._replayed = body
         self._request: web.BaseRequest | None = None
 

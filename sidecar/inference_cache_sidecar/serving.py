@@ -36,19 +36,22 @@ def hit_response(ask: Ask, hit: Hit, age_seconds: float, answer_id: str, *, stal
 
 
 def _replay(ask: Ask, entry: Entry, answer_id: str, age_seconds: float, status: str) -> Replay:
+    content_type, body = replay_parts(ask, entry, answer_id)
+    return Replay(body, header_lines(entry, content_type), age_seconds, status)
+
+
+def replay_parts(ask: Ask, entry: Entry, answer_id: str) -> tuple[str, bytes]:
+    """Content type and body of the entry, as this client wants it."""
     rendition = ask.query.rendition
     if rendition.stream:
-        body, content_type = ask.renderer.stream(entry.answer, entry.answer_id, answer_id, rendition), _SSE
-    else:
-        body, content_type = ask.renderer.plain(entry.answer, entry.answer_id, answer_id), "application/json"
-    headers = [(name, value) for name, value in entry.headers if name != "content-type"]
-    headers += (
-        ("Content-Type", content_type),
-        ("Age", str(int(age_seconds))),
-        ("Cache-Control", header_rules.DOWNSTREAM_CACHE_CONTROL),
-        ("Cache-Status", status),
-    )
-    return Replay(body, headers)
+        return _SSE, ask.renderer.stream(entry.answer, entry.answer_id, answer_id, rendition)
+    return "application/json", ask.renderer.plain(entry.answer, entry.answer_id, answer_id)
+
+
+def header_lines(entry: Entry, content_type: str) -> str:
+    """What is the same in every replay of the entry."""
+    kept = [f"{name}: {value}\r\n" for name, value in entry.headers if name != "content-type"]
+    return "".join([*kept, f"Content-Type: {content_type}\r\n"])
 
 
 async def flight_response(ask: Ask, reader: Reader, answered: Answered, *, leader: bool) -> web.StreamResponse:

@@ -13,6 +13,8 @@ from inference_cache_sidecar.embedder.protocol import Embedder
 from inference_cache_sidecar.embedder.torch import SentenceTransformersEmbedder
 from inference_cache_toolkit import embedding_model
 
+pytestmark = pytest.mark.slow
+
 SHORT = "How can I reset my password?"
 REPHRASED = "How do I reset my password?"
 OTHER = "Which wine goes with fish?"

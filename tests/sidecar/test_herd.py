@@ -11,6 +11,8 @@ import pytest
 from inference_cache_toolkit.standin.faults import Fault
 from inference_cache_toolkit.standin.state import Pace
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 HERD = 100
 SLOW = Pace(0.3, 0.06)

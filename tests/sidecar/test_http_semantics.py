@@ -10,6 +10,8 @@ from inference_cache_toolkit.standin.faults import Fault
 from inference_cache_toolkit.standin.state import Pace
 from inference_cache_toolkit.standin.wire import answer_bytes, connected, request_bytes, scripted
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -24,6 +24,8 @@ from inference_cache_toolkit.standin.answers import Writer
 from inference_cache_toolkit.standin.server import serving
 from inference_cache_toolkit.standin.state import Standin
 
+pytestmark = pytest.mark.slow
+
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 PROMISED_SECONDS = 0.010
 ALLOWED_SECONDS = 5 * PROMISED_SECONDS

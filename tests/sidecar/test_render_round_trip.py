@@ -14,6 +14,8 @@ from inference_cache_sidecar.render.protocol import Storable
 from inference_cache_sidecar.render.renderers import renderer_for
 from inference_cache_sidecar.render.sse import EventSplitter
 
+pytestmark = pytest.mark.slow
+
 KEEP_ALL = AnswerPolicy(length="All", tool_calls="All", content_filter="All")
 QUICK = settings(max_examples=60, deadline=None)
 

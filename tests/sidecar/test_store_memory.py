@@ -19,6 +19,8 @@ from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.index.scoped import ScopedIndex
 from inference_cache_sidecar.store.memory import MemoryStore
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 DIMENSIONS = 16
 CAP = 4 * 2**20

@@ -9,6 +9,8 @@ from inference_cache_sidecar.embedder.model_folder import MANIFEST_FILE, MODEL_F
 from inference_cache_sidecar.embedder.onnx import OnnxEmbedder
 from inference_cache_toolkit import embedding_model, int8_products
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = (
     "How can I get my money back?",
     "How do I get a refund?",

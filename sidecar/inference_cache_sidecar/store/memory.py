@@ -75,6 +75,15 @@ class MemoryStore:
         slot = self._slots.find(digest)
         return None if slot is None else self._servable(slot, 0.0)
 
+    def still(self, entry: Entry) -> bool:
+        slot = self._slots.find(entry.digest)
+        if slot is None or self._log.part(self._slots.places[slot], wire.CREATED) != wire.packed_time(entry.created):
+            return False
+        if self._flushed_since(entry):
+            return False
+        self._worth.used(slot)
+        return True
+
     async def put(self, entry: Entry, vector: Vector | None) -> bool:
         """Raises ValueError if the vector is not one of the index's; the store is then as it was."""
         try:

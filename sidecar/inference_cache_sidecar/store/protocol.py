@@ -36,6 +36,10 @@ class EntryStore(Protocol):
         """As `get`, but not counted as a use."""
         ...
 
+    def still(self, entry: Entry) -> bool:
+        """Whether `get` would still give this very entry, its time apart; counts as a use. Never waits."""
+        ...
+
     async def put(self, entry: Entry, vector: Vector | None) -> bool:
         """Keep `entry` (replacing one of the same digest) and, if given, its vector; False if it was refused."""
         ...
