@@ -13,6 +13,8 @@ from inference_cache_sidecar.embedder.model_folder import MANIFEST_FILE, MODEL_F
 from inference_cache_sidecar.embedder.protocol import EmbedderError
 from inference_cache_toolkit import embedding_model
 
+pytestmark = pytest.mark.slow
+
 NAME = "all-MiniLM-L6-v2"
 
 

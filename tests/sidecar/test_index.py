@@ -13,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from inference_cache_sidecar.index.protocol import Vector, VectorIndex
 from inference_cache_sidecar.index.scoped import ScopedIndex
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 32
 TOLERANCE = 5e-3
 REGIMES = {

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TABLE = json.loads((Path(__file__).parent / "data" / "mutations.json").read_text())
 PATHS = {
     "chat": "/v1/chat/completions",

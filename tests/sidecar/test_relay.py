@@ -15,6 +15,8 @@ import pytest
 from inference_cache_toolkit.processes import free_port, start, stop
 from inference_cache_toolkit.standin.wire import answer_bytes, connected, request_bytes, scripted
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
 MEGABYTE = 1_000_000

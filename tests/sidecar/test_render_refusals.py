@@ -17,6 +17,8 @@ from inference_cache_sidecar.render.protocol import NotStorable, Reach, Storable
 from inference_cache_sidecar.render.renderers import renderer_for
 from inference_cache_sidecar.render.sse import EventSplitter, data_of
 
+pytestmark = pytest.mark.slow
+
 USAGE = {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2}
 STREAMED = [Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES]
 

@@ -7,6 +7,8 @@ import pytest
 
 from inference_cache_toolkit.standin.wire import connected, request_bytes
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 BODY = b'{"model":"tiny","messages":[{"role":"user","content":"hello"}]}'
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\n"

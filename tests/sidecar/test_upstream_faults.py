@@ -10,6 +10,8 @@ import pytest
 from inference_cache_toolkit.standin.faults import Fault
 from inference_cache_toolkit.standin.wire import answer_bytes, connected, request_bytes, scripted
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
 
