@@ -43,6 +43,7 @@ from inference_cache_sidecar.listing import Listing
 from inference_cache_sidecar.lookup import Lifetimes, Lookup
 from inference_cache_sidecar.marks import Trust
 from inference_cache_sidecar.metrics import Metrics, Stage
+from inference_cache_sidecar.passing import Passing
 from inference_cache_sidecar.pipeline import Parts, Pipeline, PipelineRules
 from inference_cache_sidecar.placing import Placer
 from inference_cache_sidecar.query.rules import QueryRules
@@ -126,12 +127,13 @@ async def running(
         lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), clock, partial(metrics.stage, Stage.SEARCH))
         tenancy = Tenancy(spec.tenancy.source, secrets.token_bytes(32), spec.tenancy.claim)
         placer = Placer(settings.cache_name, identity, tenancy, _query_rules(spec))
+        changes = ModelChanges(epochs, identity)
         keeper = Keeper(store, epochs, identity, metrics, clock, spec.model.version)
         parts = Parts(
             upstream=upstream,
             identity=identity,
             placer=placer,
-            repeats=Repeats(placer, store, access, clock, spec.exact.ttl_seconds),
+            repeats=Repeats(placer, store, access, clock, spec.exact.ttl_seconds, spec.limits.body_bytes),
             access=access,
             trust=Trust(spec.trusted_headers.sources),
             lookup=lookup,
@@ -139,7 +141,8 @@ async def running(
             flying=Flying(upstream, identity, access, lookup, keeper, metrics, _policy(spec)),
             listing=Listing(upstream, access, lookup, keeper),
             renderers={endpoint: renderer_for(endpoint, _answers(spec)) for endpoint in Endpoint},
-            changes=ModelChanges(epochs, identity),
+            passing=Passing(upstream, identity, changes, flights, metrics),
+            changes=changes,
             served=served,
             metrics=metrics,
             clock=clock,

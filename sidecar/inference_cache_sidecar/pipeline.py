@@ -15,11 +15,10 @@ from aiohttp import web
 from inference_cache_contract.endpoints import PATHS, Endpoint
 from inference_cache_contract.spec import Category
 from inference_cache_sidecar import cache_control, cache_status
-from inference_cache_sidecar import headers as header_rules
-from inference_cache_sidecar.access import GUARDED_PREFIX, Access
+from inference_cache_sidecar.access import Access
 from inference_cache_sidecar.adapters import ModelChanges
 from inference_cache_sidecar.asking import Ask
-from inference_cache_sidecar.errors import ClientFault, UpstreamFault, error_response, whereabouts
+from inference_cache_sidecar.errors import ClientFault, UpstreamFault, whereabouts
 from inference_cache_sidecar.flights import Flights, Reader, Work
 from inference_cache_sidecar.flying import Flying
 from inference_cache_sidecar.identity import UpstreamIdentity
@@ -28,17 +27,18 @@ from inference_cache_sidecar.lookup import Asked, Lifetimes, Lookup
 from inference_cache_sidecar.marks import Trust, marks_of
 from inference_cache_sidecar.metrics import Metrics, Result, Stage
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
+from inference_cache_sidecar.passing import Passing, client_fault_response, fault_response, nothing_cached
 from inference_cache_sidecar.placing import Placer
 from inference_cache_sidecar.query.body import is_laborious
 from inference_cache_sidecar.query.model import BypassReason
-from inference_cache_sidecar.relay import ClientBody, StatusSeen, check_framing, pass_through, unseen
+from inference_cache_sidecar.relay import ClientBody, check_framing
 from inference_cache_sidecar.render.protocol import Renderer
 from inference_cache_sidecar.repeats import Repeats
 from inference_cache_sidecar.replay import Replay
 from inference_cache_sidecar.served import Served, ServedHit
 from inference_cache_sidecar.serving import UnservedError, flight_response, hit_response, new_id
 from inference_cache_sidecar.upstream import Upstream
-from inference_cache_sidecar.websocket import pass_websocket, wants_websocket
+from inference_cache_sidecar.websocket import wants_websocket
 
 _log = logging.getLogger(__name__)
 _FAILING = frozenset({429, 500, 502, 503, 504})
@@ -74,6 +74,7 @@ class Parts:
     flying: Flying
     listing: Listing
     renderers: Mapping[Endpoint, Renderer]
+    passing: Passing
     changes: ModelChanges
     served: Served
     metrics: Metrics
@@ -90,34 +91,28 @@ class Pipeline:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = ClientBody(request, self.rules.body_idle_seconds)
         try:
-            return await self._answer(request, body)
+            return self._repeated(request, body) or await self._answer(request, body)
         except ClientFault as fault:
-            response = error_response(fault.status, str(fault))
-            response.headers["Cache-Status"] = cache_status.UNASKED
-            response.force_close()
-            return response
+            return client_fault_response(fault)
         except UpstreamFault as fault:
             self._parts.metrics.failed()
-            return self._fault_response(fault)
+            return fault_response(fault)
         except Exception as error:
             if request.writer.output_size or not body.whole:
                 raise
             _log.error("the cache failed (%s): passing through", whereabouts(error))
             self._parts.metrics.failed_open()
-            return await self._pass(request, body, cache_status.forwarded("bypass", detail="error"))
+            return await self._parts.passing.through(request, body, cache_status.forwarded("bypass", detail="error"))
 
     async def _answer(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
-        repeated = self._repeated(request, body)
-        if repeated is not None:
-            return repeated
         check_framing(request)
         if wants_websocket(request):
-            return await pass_websocket(request, self._parts.upstream)
+            return await self._parts.passing.websocket(request)
         endpoint = PATHS.get(request.raw_path) if request.method == "POST" else None
         if endpoint is None:
-            return await self._uncacheable(request, body)
+            return await self._parts.passing.uncacheable(request, body, self.rules.body_bytes)
         if self.rules.bypass:
-            return await self._bypass(request, body, BypassReason.MODE)
+            return await self._parts.passing.bypass(request, body, BypassReason.MODE)
         return await self._cacheable(request, body, endpoint)
 
     def _repeated(self, request: web.BaseRequest, body: ClientBody) -> Replay | None:
@@ -138,10 +133,10 @@ class Pipeline:
         ask = await self._ask(request, body, endpoint, directives)
         if isinstance(ask, BypassReason):
             if directives.only_if_cached:
-                return self._nothing_cached()
+                return nothing_cached()
             if ask is BypassReason.UPSTREAM_UNCONFIRMED and self.rules.stale_if_error_seconds > 0:
                 return await self._in_doubt(request, body, endpoint, directives)
-            return await self._bypass(request, body, ask, endpoint)
+            return await self._parts.passing.bypass(request, body, ask, endpoint)
         return await self._listed(ask, body) or await self._cached(ask, body)
 
     async def _in_doubt(
@@ -149,7 +144,7 @@ class Pipeline:
     ) -> web.StreamResponse:
         """Upstream has yet to say who it is: its own answer, or, where it gives none, what it said when last known, marked stale."""
         try:
-            return await self._bypass(request, body, BypassReason.UPSTREAM_UNCONFIRMED, endpoint)
+            return await self._parts.passing.bypass(request, body, BypassReason.UPSTREAM_UNCONFIRMED, endpoint)
         except UpstreamFault:
             ask = await self._ask(request, body, endpoint, directives, last_known=True)
             found = Miss() if isinstance(ask, BypassReason) else await self._parts.lookup.exact(ask.asked)
@@ -170,7 +165,7 @@ class Pipeline:
         result = Result.MISS if found.missing else Result.HIT_EXACT
         self._parts.metrics.request(ask.endpoint, result, time.monotonic() - ask.started)
         answered = await listing.answer(ask, found)
-        return answered or await self._pass(ask.request, body, cache_status.forwarded("miss", detail="not-divisible"))
+        return answered or await self._parts.passing.through(ask.request, body, cache_status.forwarded("miss", detail="not-divisible"))
 
     async def _ask(
         self,
@@ -247,7 +242,7 @@ class Pipeline:
             found = await self._parts.lookup.similar(ask.asked)
             if isinstance(found, Hit):
                 return self._serve(ask, found)
-        return self._nothing_cached()
+        return nothing_cached()
 
     async def _fly(self, ask: Ask, body: ClientBody, refused: Miss, stale: Hit | None) -> web.StreamResponse:
         flights = self._parts.flights
@@ -259,7 +254,7 @@ class Pipeline:
         try:
             return await self._land(ask, reader, leader, stale)
         except UnservedError:
-            return await self._pass(ask.request, body, cache_status.forwarded("miss", detail="not-shared"))
+            return await self._parts.passing.through(ask.request, body, cache_status.forwarded("miss", detail="not-shared"))
         finally:
             flights.leave(reader)
 
@@ -320,59 +315,4 @@ class Pipeline:
         metrics.saved(hit.entry.prompt_tokens, hit.entry.completion_tokens, hit.entry.upstream_seconds)
         if hit.kind == "semantic":
             self._parts.served.add(answer_id, ServedHit(ask.asked.digest, hit.entry.digest))
-        return response
-
-    async def _uncacheable(self, request: web.BaseRequest, body: ClientBody) -> web.StreamResponse:
-        if request.method != "POST":
-            return await self._bypass(request, body, BypassReason.METHOD)
-        changes = self._parts.changes
-        if not changes.concern(request.path):
-            return await self._bypass(request, body, BypassReason.PATH)
-        await body.read(self.rules.body_bytes)
-
-        def answered(status: int | None) -> None:
-            if changes.happened(request.path, body.head, status):
-                self._parts.flights.part()
-
-        try:
-            return await self._bypass(request, body, BypassReason.PATH, seen=answered)
-        except UpstreamFault:
-            answered(None)
-            raise
-
-    async def _bypass(
-        self,
-        request: web.BaseRequest,
-        body: ClientBody,
-        reason: BypassReason,
-        endpoint: Endpoint | None = None,
-        *,
-        seen: StatusSeen = unseen,
-    ) -> web.StreamResponse:
-        self._parts.metrics.bypass(endpoint, reason)
-        forward = "method" if reason is BypassReason.METHOD else "bypass"
-        return await self._pass(request, body, cache_status.forwarded(forward, detail=reason.value), seen)
-
-    async def _pass(self, request: web.BaseRequest, body: ClientBody, status: str, seen: StatusSeen = unseen) -> web.StreamResponse:
-        identity = self._parts.identity
-        try:
-            response = await pass_through(request, body, self._parts.upstream, status, seen)
-        except UpstreamFault:
-            identity.doubt()
-            raise
-        if not identity.confirmed and 200 <= response.status < 300 and request.path.startswith(GUARDED_PREFIX):
-            # A model server that wants a key says who it is only to a key that it accepted, and until then everything passes here.
-            identity.accepted(header_rules.credential_headers(request.headers))
-        return response
-
-    @staticmethod
-    def _nothing_cached() -> web.Response:
-        response = error_response(504, "nothing cached answers this request, and it asked for nothing else (only-if-cached)")
-        response.headers["Cache-Status"] = f"{cache_status.NAME}; detail=only-if-cached"
-        return response
-
-    @staticmethod
-    def _fault_response(fault: UpstreamFault) -> web.Response:
-        response = error_response(fault.status, str(fault))
-        response.headers["Cache-Status"] = cache_status.forwarded("miss", status=fault.status)
         return response

@@ -48,7 +48,11 @@ class Repeat:
 class Repeats:
     """`lifetime_seconds` is the exact tier's; without categories and trusted callers it is the same for every request."""
 
-    def __init__(self, placer: Placer, store: EntryStore, access: Access, clock: Callable[[], float], lifetime_seconds: float) -> None:
+    def __init__(
+        self, placer: Placer, store: EntryStore, access: Access, clock: Callable[[], float], lifetime_seconds: float, body_bytes: int
+    ) -> None:
+        """`body_bytes`: the longest cacheable body."""
+        self._most_bytes = min(body_bytes, REMEMBERED_BODY_BYTES)
         self._placer = placer
         self._store = store
         self._access = access
@@ -60,7 +64,7 @@ class Repeats:
         endpoint = PATHS.get(request.raw_path)
         if endpoint is None or request.method != "POST" or "Cache-Control" in request.headers:
             return None
-        if not body.at_hand(REMEMBERED_BODY_BYTES):
+        if not body.at_hand(self._most_bytes):
             return None
         place = self._placer.remembered(request, endpoint, body.head)
         if place is None or place.repeat is None or not self._access.accepted(place.caller.credential):
@@ -69,7 +73,8 @@ class Repeats:
 
     def learn(self, ask: Ask, entry: Entry) -> None:
         """Called for every exact hit that was served."""
-        if ask.place.repeat is not None and ask.place.repeat.entry.created == entry.created:
+        known = ask.place.repeat
+        if len(ask.body) > self._most_bytes or (known is not None and known.entry.created == entry.created):
             return
         content_type, body = replay_parts(ask, entry, _MARK if entry.answer_id else "")
         if len(body) > LONGEST_ANSWER_BYTES:

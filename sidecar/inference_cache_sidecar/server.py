@@ -68,6 +68,9 @@ class Connection(RequestHandler):
             self._refuse(431, "Request Header Fields Too Large", _HEAD_TOO_LONG)
             return
         super().data_received(data)
+        if self._messages and not too_long and self._timer is None:
+            self._head_bytes = 0
+            return
         if self._between_requests:
             self._head_continues(len(data))
             return
