@@ -18,11 +18,8 @@ trap 'rm -f "$excludes"' EXIT
 echo sentence-transformers >"$excludes"
 
 # One torch for both environments of the tests: it is most of what they download.
-torch=$(mktemp)
-trap 'rm -f "$excludes" "$torch"' EXIT
-grep '^torch==' tests/services/vllm-requirements.txt >"$torch"
-
-compile locks/dev.txt --extra dev --constraints "$torch" pyproject.toml
+grep '^torch==' tests/services/vllm-requirements.txt >locks/torch.in
+compile locks/dev.txt --extra dev --constraints locks/torch.in pyproject.toml
 compile locks/demo.txt --extra toolkit --extra model --excludes "$excludes" --constraints locks/dev.txt pyproject.toml
 compile locks/sidecar.txt --extra sidecar --constraints locks/dev.txt pyproject.toml
 echo 'uv>=0.9,<1' | compile locks/uv.txt -

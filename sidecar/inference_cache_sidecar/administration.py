@@ -90,6 +90,7 @@ class Administration:
         yield Gauge("upstream_confirmed", "1 while upstream is known to be the model its entries are from.", self._confirmed)
         embedder = self._embedder
         if embedder is not None:
+            yield Gauge("embedder_breaker_open", "1 while the embedder is given a rest.", lambda: float(embedder.breaker_open))
             for field in fields(EmbedCounts):
                 yield Gauge(f"embedder_{field.name}", f"Embedder calls since start: {field.name}.", _reader(embedder, field.name))
 

@@ -29,6 +29,10 @@ class LateEmbedder:
     def counts(self) -> EmbedCounts:
         return self._worker.counts if self._worker is not None else EmbedCounts()
 
+    @property
+    def breaker_open(self) -> bool:
+        return self._worker is not None and self._worker.breaker_open
+
     def start(self) -> None:
         self._loading = asyncio.create_task(self._take_up())
 
