@@ -25,7 +25,7 @@ _BYTES: Final = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
-_NUMBER: Final = r"[0-9]{1,20}(?:\.[0-9]{1,20})?"
+_NUMBER: Final = r"[0-9]{1,20}(?:\.[0-9]{1,400})?"
 _PART: Final = re.compile(rf"({_NUMBER})(h|ms|us|m|s)")
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+")
 _PLAIN: Final = re.compile(_NUMBER)
