@@ -1,10 +1,10 @@
 """Names of epochs: what can be flushed, and what a stored entry must still match to be served.
 
-The pipeline stamps an entry with the epochs read when its request began; readers compare by equality, so a late
+The pipeline stamps an entry with the epochs known when its request began; readers compare by equality, so a late
 write under an old epoch is never seen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 Stamp = tuple[str, int]
@@ -30,18 +30,32 @@ def tag_epoch(tag: str) -> str:
 
 
 class Epochs(Protocol):
-    """The current value of every epoch; a name never raised stands at 0."""
+    """The value of every epoch, as far as it is known here."""
 
-    def current(self, name: str) -> int: ...
-
-    def raise_epoch(self, name: str) -> int:
-        """Make everything stamped with `name` so far unreachable; returns the new value, max(old + 1, now in ms)."""
+    def current(self, name: str) -> int | None:
+        """None: not known at present, so that nothing stamped with it may be served, nor counts as flushed."""
         ...
 
+    async def stamps(self, names: Sequence[str]) -> tuple[Stamp, ...] | None:
+        """The values to stamp an entry with, asked for where they are not known; None if nobody can say."""
+        ...
 
-def stamps(epochs: Epochs, names: Iterable[str]) -> tuple[Stamp, ...]:
-    return tuple((name, epochs.current(name)) for name in names)
+    def raise_epoch(self, name: str) -> int:
+        """Make everything stamped with `name` so far unreachable here at once, and elsewhere as soon as it can be told.
+
+        Returns the new value, max(old + 1, now in ms).
+        """
+        ...
+
+    async def raise_everywhere(self, name: str) -> int:
+        """As `raise_epoch`, and return when no replica serves any more what was stamped before. Raises where that cannot be said."""
+        ...
 
 
 def reachable(epochs: Epochs, stamped: Iterable[Stamp]) -> bool:
     return all(epochs.current(name) == value for name, value in stamped)
+
+
+def flushed(epochs: Epochs, stamped: Iterable[Stamp]) -> bool:
+    """For certain; neither `reachable` nor this is what cannot be said at present."""
+    return any(known is not None and known != value for name, value in stamped for known in (epochs.current(name),))

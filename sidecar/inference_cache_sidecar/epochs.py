@@ -4,7 +4,9 @@ The pipeline stamps entries with them, stores compare them at every read, the ad
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from inference_cache_contract.epochs import Stamp
 
 _MAX_NAMES = 65_536
 
@@ -40,6 +42,12 @@ class MemoryEpochs:
         if self._held[family] > self._max_names:
             self._forget_older_half(family)
         return value
+
+    async def stamps(self, names: Sequence[str]) -> tuple[Stamp, ...]:
+        return tuple((name, self.current(name)) for name in names)
+
+    async def raise_everywhere(self, name: str) -> int:
+        return self.raise_epoch(name)
 
     def _forget_older_half(self, family: str) -> None:
         names = [name for name in self._values if _family(name) == family]

@@ -35,6 +35,18 @@ class CannotListen(SidecarError):
     """An address that is not free, or not ours; the message names the flag that gave it."""
 
 
+class StoreError(SidecarError):
+    """The shared store did not do what it was asked: go on without it. The message names no key and no value."""
+
+
+class StoreUnavailable(StoreError):
+    """It is not there, does not answer in time, or has more to do than it gets done."""
+
+
+class StoreRefused(StoreError):
+    """It is there and says no: out of memory, not permitted."""
+
+
 def whereabouts(error: BaseException) -> str:
     """Type and place of an unexpected error; never its message, which may quote a prompt or an answer."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -60,7 +60,7 @@ class Flusher:
     async def _flush_epoch(self, name: str, dry_run: bool) -> FlushResult:
         if dry_run:
             return FlushResult(await self._store.count(_stamped(name)), self._epochs.current(name))
-        epoch = self._epochs.raise_epoch(name)
+        epoch = await self._epochs.raise_everywhere(name)
         async with self._purging:
             # Not purge's own count: that has expired entries in it, and misses those that a lookup dropped meanwhile.
             before = self._store.stats().flushed

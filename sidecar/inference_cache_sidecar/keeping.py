@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from inference_cache_contract.entry import Entry
-from inference_cache_contract.epochs import CACHE, Epochs, Stamp, adapter_epoch, category_epoch, stamps, tag_epoch, version_epoch
+from inference_cache_contract.epochs import CACHE, Epochs, Stamp, adapter_epoch, category_epoch, tag_epoch, version_epoch
 from inference_cache_sidecar import headers as header_rules
 from inference_cache_sidecar.identity import UpstreamIdentity
 from inference_cache_sidecar.index.protocol import Vector
@@ -22,7 +22,8 @@ from inference_cache_sidecar.store.protocol import EntryStore
 class Begun:
     """What was true when the request began; an answer is kept only if upstream has not been doubted since."""
 
-    stamps: tuple[Stamp, ...]
+    stamps: tuple[Stamp, ...] | None
+    """None: the epochs were not to be had, and the answer will not be stored."""
     doubts: int
     marks: Marks
 
@@ -49,29 +50,33 @@ class Keeper:
         self._clock = clock
         self._version = version
 
-    def begin(self, model: str, marks: Marks) -> Begun:
+    async def begin(self, model: str, marks: Marks) -> Begun:
+        doubts = self._identity.doubts
         names = [CACHE, version_epoch(self._version), adapter_epoch(model)]
         if marks.category is not None:
             names.append(category_epoch(marks.category.name))
         names.extend(tag_epoch(tag) for tag in marks.tags)
-        return Begun(stamps(self._epochs, names), self._identity.doubts, marks)
+        return Begun(await self._epochs.stamps(names), doubts, marks)
 
     async def keep(self, asked: Asked, begun: Begun, made: Made) -> Entry | None:
         """None, and counted with its reason, if it was not stored after all."""
         if self._identity.doubts != begun.doubts or not self._identity.confirmed:
             self._metrics.not_stored("upstream-changed")
             return None
+        if begun.stamps is None:
+            self._metrics.not_stored("epochs-unknown")
+            return None
         ttl_seconds = _ttl(asked, begun.marks, made.vector is not None)
         if ttl_seconds <= 0:
             self._metrics.not_stored("ttl")
             return None
-        entry = self._entry(asked, begun, made, ttl_seconds)
+        entry = self._entry(asked, begun.stamps, made, ttl_seconds)
         if await self._store.put(entry, made.vector):
             return entry
         self._metrics.not_stored("store-refused")
         return None
 
-    def _entry(self, asked: Asked, begun: Begun, made: Made, ttl_seconds: float) -> Entry:
+    def _entry(self, asked: Asked, stamped: tuple[Stamp, ...], made: Made, ttl_seconds: float) -> Entry:
         return Entry(
             scope=asked.scope,
             digest=asked.digest,
@@ -80,7 +85,7 @@ class Keeper:
             answer=made.answer.answer,
             answer_id=made.answer.answer_id,
             headers=header_rules.kept_with_entry(made.headers),
-            stamps=begun.stamps,
+            stamps=stamped,
             created=self._clock(),
             ttl_seconds=ttl_seconds,
             prompt_tokens=made.answer.prompt_tokens,

@@ -88,7 +88,7 @@ class Listing:
         """None if the parts did not fit together: the caller asks upstream for the whole list."""
         if not found.missing:
             return self._hit(ask, found)
-        begun = replace(self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
+        begun = replace(await self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
         headers = header_rules.end_to_end(ask.request.headers, REBUILT)
         headers["Accept-Encoding"] = "identity"
         body = upstream_body(found.split, found.missing)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from inference_cache_contract.epochs import Epochs, reachable, stamps, tag_epoch
+from inference_cache_contract.epochs import Epochs, reachable, tag_epoch
 from inference_cache_sidecar.epochs import MemoryEpochs
 
 MakeEpochs = Callable[[Callable[[], float]], Epochs]
@@ -37,32 +37,32 @@ def test_a_clock_set_back_never_lowers_an_epoch(make: MakeEpochs) -> None:
     assert epochs.raise_epoch("cache") < epochs.raise_epoch("cache")
 
 
-def test_raising_one_name_leaves_the_others(make: MakeEpochs) -> None:
+async def test_raising_one_name_leaves_the_others(make: MakeEpochs) -> None:
     epochs = make(lambda: 1000.0)
-    before = stamps(epochs, ["cache", "version:v1"])
+    before = await epochs.stamps(["cache", "version:v1"])
     epochs.raise_epoch("version:v2")
     assert reachable(epochs, before)
     epochs.raise_epoch("version:v1")
     assert not reachable(epochs, before)
 
 
-def test_a_million_tags_take_bounded_memory_and_nothing_flushed_comes_back() -> None:
+async def test_a_million_tags_take_bounded_memory_and_nothing_flushed_comes_back() -> None:
     epochs = MemoryEpochs(clock=lambda: 1000.0, max_names=100)
-    untagged = stamps(epochs, ["cache"])
+    untagged = await epochs.stamps(["cache"])
     flushed = []
     for number in range(1000):
-        flushed.append(stamps(epochs, [tag_epoch(str(number))]))
+        flushed.append(await epochs.stamps([tag_epoch(str(number))]))
         epochs.raise_epoch(tag_epoch(str(number)))
     assert len(epochs._values) <= 100
     assert not any(reachable(epochs, stamped) for stamped in flushed)
     assert reachable(epochs, untagged)
 
 
-def test_an_entry_stored_after_its_tag_was_forgotten_is_reachable_until_the_next_flush() -> None:
+async def test_an_entry_stored_after_its_tag_was_forgotten_is_reachable_until_the_next_flush() -> None:
     epochs = MemoryEpochs(clock=lambda: 1000.0, max_names=10)
     for number in range(50):
         epochs.raise_epoch(tag_epoch(str(number)))
-    fresh = stamps(epochs, [tag_epoch("0")])
+    fresh = await epochs.stamps([tag_epoch("0")])
     assert reachable(epochs, fresh)
     epochs.raise_epoch(tag_epoch("0"))
     assert not reachable(epochs, fresh)

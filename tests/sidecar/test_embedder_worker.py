@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from inference_cache_sidecar.embedder.breaker import BreakerSettings
+from inference_cache_sidecar.breaker import BreakerSettings
 from inference_cache_sidecar.embedder.protocol import EmbedderError
 from inference_cache_sidecar.embedder.worker import WARM_UP_TEXT, EmbeddingWorker, WorkerLimits
 from inference_cache_sidecar.index.protocol import Vector

@@ -10,7 +10,6 @@ import pytest
 
 from inference_cache_contract.endpoints import Endpoint
 from inference_cache_contract.entry import Entry
-from inference_cache_contract.epochs import stamps
 from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.index.protocol import Vector
 from inference_cache_sidecar.index.scoped import ScopedIndex
@@ -44,7 +43,7 @@ def entry(name: object, *, answer: bytes = b'{"choices":[]}', tag: str = "tag:t"
         answer=answer,
         answer_id="chatcmpl-1",
         headers=(("content-type", "application/json"),),
-        stamps=stamps(epochs, ["cache", tag]) if epochs else (("cache", 0), (tag, 0)),
+        stamps=tuple((name, epochs.current(name) if epochs else 0) for name in ("cache", tag)),
         created=BEGAN,
         ttl_seconds=60.0,
         prompt_tokens=10,

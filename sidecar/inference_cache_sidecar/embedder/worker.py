@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from inference_cache_sidecar.embedder.breaker import Breaker, BreakerSettings
+from inference_cache_sidecar.breaker import Breaker, BreakerSettings
 from inference_cache_sidecar.embedder.protocol import Embedder, EmbedderError
 from inference_cache_sidecar.index.protocol import Vector
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from inference_cache_contract import wire
 from inference_cache_contract.entry import Entry
-from inference_cache_contract.epochs import Epochs, reachable
+from inference_cache_contract.epochs import Epochs, flushed, reachable
 from inference_cache_sidecar.index.protocol import Neighbour, Vector, VectorIndex
 from inference_cache_sidecar.store.log import Log, Segment
 from inference_cache_sidecar.store.protocol import StoreStats
@@ -79,7 +79,7 @@ class MemoryStore:
         slot = self._slots.find(entry.digest)
         if slot is None or self._log.part(self._slots.places[slot], wire.CREATED) != wire.packed_time(entry.created):
             return False
-        if self._flushed_since(entry):
+        if not reachable(self._epochs, entry.stamps):
             return False
         self._worth.used(slot)
         return True
@@ -121,7 +121,7 @@ class MemoryStore:
         turn = _Turn()
         for slot in self._held():
             entry = self._unpacked(slot)
-            if entry is not None and not self._flushed_since(entry) and not entry.expired(self._clock()) and matches(entry):
+            if entry is not None and reachable(self._epochs, entry.stamps) and not entry.expired(self._clock()) and matches(entry):
                 found += 1
             await turn.give_way_if_over()
         return found
@@ -160,7 +160,10 @@ class MemoryStore:
     def _servable(self, slot: int, stale_seconds: float) -> Entry | None:
         """Drops what nobody can be served any more."""
         entry = self._unpacked(slot)
-        if entry is None or self._drop_if_flushed(slot, entry) or self._drop_if_lapsed(slot, entry):
+        if entry is None or self._drop_if_lapsed(slot, entry):
+            return None
+        if not reachable(self._epochs, entry.stamps):
+            self._drop_if_flushed(slot, entry)
             return None
         return None if self._clock() >= entry.created + entry.ttl_seconds + stale_seconds else entry
 
@@ -172,7 +175,7 @@ class MemoryStore:
             return None
 
     def _flushed_since(self, entry: Entry) -> bool:
-        return not reachable(self._epochs, entry.stamps)
+        return flushed(self._epochs, entry.stamps)
 
     def _drop_if_flushed(self, slot: int, entry: Entry) -> bool:
         if not self._flushed_since(entry):

@@ -1,4 +1,4 @@
-from inference_cache_sidecar.embedder.breaker import Breaker, BreakerSettings
+from inference_cache_sidecar.breaker import Breaker, BreakerSettings
 
 
 class Clock:
