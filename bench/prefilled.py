@@ -76,7 +76,8 @@ async def fill(sidecar: Running, real: Matrix, entries: int) -> None:
     """Question 0 is asked; its entry, under other questions, makes the others."""
     await ready(sidecar)
     await ask(sidecar, questions.stored(0))
-    first = await sidecar.store.get(place(sidecar, questions.stored(0)).digest)
+    where = place(sidecar, questions.stored(0))
+    first = await sidecar.store.get(where.scope, where.digest)
     assert first is not None
     for number, vector in zip(range(entries), vectors(real), strict=False):
         where = place(sidecar, questions.stored(number))

@@ -114,7 +114,7 @@ async def reached(store: MemoryStore, load: Load, entries: int) -> tuple[int, in
     found = content = 0
     began = time.thread_time()
     for number in range(entries):
-        entry = await store.get(key("prompt", number))
+        entry = await store.get(b"", key("prompt", number))
         if entry is not None:
             assert entry.answer.startswith(b"%d " % number)
             found += 1

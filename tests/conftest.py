@@ -1,4 +1,4 @@
-"""Fixtures of every room: the stand-in for vLLM, in this process, on a free port."""
+"""Fixtures of every room: the stand-in for vLLM, in this process, on a free port, and real Redis servers."""
 
 import os
 from collections.abc import AsyncIterator
@@ -8,8 +8,36 @@ import pytest
 # Before NumPy loads, as the sidecar's command does it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from tests.services.redis_fixtures import (
+    cluster,
+    cluster_of_the_run,
+    redis,
+    redis_of_the_run,
+    redis_tls,
+    redis_url,
+    sentinel,
+    sentinel_of_the_run,
+    shared_server,
+    start_fault_proxy,
+    start_redis,
+)
+
 from inference_cache_toolkit.standin.server import serving
 from inference_cache_toolkit.standin.state import Standin
+
+__all__ = [
+    "cluster",
+    "cluster_of_the_run",
+    "redis",
+    "redis_of_the_run",
+    "redis_tls",
+    "redis_url",
+    "sentinel",
+    "sentinel_of_the_run",
+    "shared_server",
+    "start_fault_proxy",
+    "start_redis",
+]
 
 
 @pytest.fixture

@@ -125,8 +125,22 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Redis:
+    deadline_seconds: Annotated[float, Says(DURATION, "a slower answer of the shared store is not waited for", "deadline")] = 0.02
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     memory: Annotated[Memory, Holds("the store in this process")] = Memory()
+    redis: Annotated[Redis, Holds("the store that all replicas share")] = Redis()
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidation:
+    lease_seconds: Annotated[
+        float,
+        Says(DURATION, "how long a replica serves without having heard of flushes; a flush waits no longer for one that is gone", "lease"),
+    ] = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +199,7 @@ class Spec:
     sampling: Annotated[Sampling, Holds("which requests ask for an answer that may be repeated")] = Sampling()
     tenancy: Annotated[Tenancy, Holds("who shares answers")] = Tenancy()
     store: Annotated[Store, Holds("where answers are kept")] = Store()
+    invalidation: Annotated[Invalidation, Holds("how flushes reach every replica")] = Invalidation()
     stale: Annotated[Stale, Holds("answers past their end")] = Stale()
     answers: Annotated[Answers, Holds("what is kept of answers that did not simply end: all, for exact repeats, never")] = Answers()
     limits: Annotated[Limits, Holds("sizes and times")] = Limits()

@@ -56,7 +56,6 @@ ACCEPTED: Final[Accepted] = {
     "spec": {
         "selector": _object(matchLabels=ANYTHING, matchExpressions=ANYTHING),
         "features": _object(upstream=NAME, ttl=DURATION),
-        "invalidation": _object(redisStream=ANYTHING, pubsub=ANYTHING, kafka=ANYTHING, lease=DURATION),
         "prefixCaching": _object(enabled=BOOLEAN),
         "rollout": _object(
             trigger=choice("Auto", "Manual"), flush=choice("AfterRollout", "Immediate"), retain=DURATION, drainTimeout=DURATION
@@ -67,5 +66,6 @@ ACCEPTED: Final[Accepted] = {
     "spec.model": {"artifacts": _list_of(_ARTIFACT)},
     "spec.semantic": {"calibration": _object(judge=choice("Off", "Upstream"), budget=ANYTHING)},
     "spec.tenancy": {"keySecretRef": _SECRET},
-    "spec.store": {"redis": _object(urlSecretRef=_SECRET, encryptionKeySecretRef=_SECRET)},
+    "spec.store.redis": {"urlSecretRef": _SECRET, "encryptionKeySecretRef": _SECRET},
+    "spec.invalidation": {"redisStream": ANYTHING, "pubsub": ANYTHING, "kafka": ANYTHING},
 }

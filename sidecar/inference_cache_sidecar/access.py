@@ -42,6 +42,10 @@ class Tenancy:
         self._key = key
         self._claim = claim
 
+    def use(self, key: bytes) -> None:
+        """From now on: callers are then other tenants than before."""
+        self._key = key
+
     def caller(self, headers: Mapping[str, str]) -> Caller:
         presented = header_rules.credential_of(headers)
         credential = hmac.digest(self._key, presented.encode("utf-8", "surrogateescape"), "sha256")

@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 
-from inference_cache_contract.epochs import CACHE, version_epoch
+from inference_cache_contract.epochs import CACHE, Epochs, version_epoch
 from inference_cache_sidecar.admin.services import AdminServices, FeedbackRequest, FeedbackResult, Status
 from inference_cache_sidecar.embedder.late import LateEmbedder
 from inference_cache_sidecar.embedder.worker import EmbedCounts
-from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.exposition import Gauge, registry
 from inference_cache_sidecar.flush import Flusher, FlushRequest, FlushResult
 from inference_cache_sidecar.metrics import Verdict
@@ -20,7 +19,7 @@ from inference_cache_sidecar.store.protocol import EntryStore
 
 class Administration:
     def __init__(
-        self, settings: Settings, parts: Parts, store: EntryStore, epochs: MemoryEpochs, embedder: LateEmbedder | None, flusher: Flusher
+        self, settings: Settings, parts: Parts, store: EntryStore, epochs: Epochs, embedder: LateEmbedder | None, flusher: Flusher
     ) -> None:
         self._settings = settings
         self._parts = parts

@@ -7,10 +7,9 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ import uvloop
 from aiohttp import web
 
 from inference_cache_contract.endpoints import Endpoint
+from inference_cache_contract.epochs import Epochs
 from inference_cache_contract.spec import Spec
 from inference_cache_sidecar.access import Access, Tenancy
 from inference_cache_sidecar.adapters import ModelChanges
@@ -53,13 +53,19 @@ from inference_cache_sidecar.repeats import Repeats
 from inference_cache_sidecar.served import Served
 from inference_cache_sidecar.server import ProxyServer, ServerLimits
 from inference_cache_sidecar.settings import ADMIN, LISTEN, Address, ProcessSetting, Settings
+from inference_cache_sidecar.shared.changes import Followed
+from inference_cache_sidecar.shared.tenancy_key import AgreedKey, random_key
+from inference_cache_sidecar.shared.tier import SharedTier, shared_tier
+from inference_cache_sidecar.shared.values import manifest
 from inference_cache_sidecar.store.memory import MemoryStore
+from inference_cache_sidecar.store.protocol import EntryStore
+from inference_cache_sidecar.store.tiered import TieredStore
 from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
 
 DIMENSIONS: Final = 384
 """Of the vectors of all-MiniLM-L6-v2."""
 DRAIN_SECONDS: Final = 30.0
-PURGE_SECONDS: Final = 30.0
+SWEEP_SECONDS: Final = 30.0
 BACKLOG: Final = 1024
 EmbedderLoader = Callable[[str, Path | None], Embedder]
 _log = logging.getLogger(__name__)
@@ -73,7 +79,8 @@ class Running:
     admin: Address
     parts: Parts
     embedder: LateEmbedder | None
-    store: MemoryStore
+    store: EntryStore
+    shared: SharedTier | None
     index: ScopedIndex
 
 
@@ -103,8 +110,10 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Open everything in order, and close it in the reverse one. `load` makes the embedder, off the event loop; entries age by `clock`."""
     spec = settings.spec
-    metrics, epochs, served = Metrics(), MemoryEpochs(), Served()
+    metrics, served = Metrics(), Served()
     async with AsyncExitStack() as stack:
+        shared = await _shared(stack, settings, clock)
+        epochs: Epochs = MemoryEpochs() if shared is None else shared.epochs
         upstream = Upstream(
             settings.upstream, UpstreamLimits(spec.limits.connect_seconds, spec.limits.upstream_idle_seconds, spec.limits.header_bytes)
         )
@@ -117,16 +126,23 @@ async def running(
             embedder.start()
             stack.push_async_callback(embedder.close)
         index = ScopedIndex(DIMENSIONS)
-        store = _store(spec, epochs, index, clock)
+        memory = _memory(spec, epochs, index, clock)
         stack.push_async_callback(index.close)
-        stack.push_async_callback(_ended, asyncio.create_task(_purging(store)))
+        stack.push_async_callback(_ended, asyncio.create_task(_sweeping(memory)))
         access = Access(upstream, spec.tenancy.revalidate_seconds, time.monotonic)
         stack.push_async_callback(access.close)
         flights = Flights(spec.limits.answer_bytes)
         stack.push_async_callback(flights.close)
+        tiered = None if shared is None else TieredStore(memory, shared, spec.model.version, clock, flights.discard)
+        store: EntryStore = tiered or memory
         lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), clock, partial(metrics.stage, Stage.SEARCH))
-        tenancy = Tenancy(spec.tenancy.source, secrets.token_bytes(32), spec.tenancy.claim)
+        tenancy_key = settings.secrets.tenancy_key or random_key()
+        tenancy = Tenancy(spec.tenancy.source, tenancy_key, spec.tenancy.claim)
         placer = Placer(settings.cache_name, identity, tenancy, _query_rules(spec))
+        if shared is not None and tiered is not None:
+            _follow(shared, tiered, embedder)
+            if settings.secrets.tenancy_key is None:
+                _agree(shared, tenancy_key, tenancy, placer)
         changes = ModelChanges(epochs, identity)
         keeper = Keeper(store, epochs, identity, metrics, clock, spec.model.version)
         parts = Parts(
@@ -150,7 +166,7 @@ async def running(
         listen = await _listening(stack, settings, Pipeline(parts, _pipeline_rules(spec)))
         administration = Administration(settings, parts, store, epochs, embedder, Flusher(epochs, store))
         admin = await _administered(stack, settings, administration)
-        yield Running(listen, admin, parts, embedder, store, index)
+        yield Running(listen, admin, parts, embedder, store, shared, index)
 
 
 async def _listening(stack: AsyncExitStack, settings: Settings, pipeline: Pipeline) -> Address:
@@ -189,11 +205,42 @@ async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _purging(store: MemoryStore) -> None:
+async def _shared(stack: AsyncExitStack, settings: Settings, clock: Callable[[], float]) -> SharedTier | None:
+    """Does not fail if the store is down: it is looked for again and again."""
+    if settings.redis is None:
+        return None
+    opening = shared_tier(settings.redis, settings.cache_name, settings.spec, settings.secrets.encryption_keys, clock)
+    shared = await stack.enter_async_context(opening)
+    _log.info("sharing answers through %s%s", settings.redis, ", encrypted" if shared.sealer.encrypts else "")
+    await shared.confirmed_soon()
+    return shared
+
+
+def _follow(shared: SharedTier, store: TieredStore, embedder: LateEmbedder | None) -> None:
+    """What others store is found by similarity here, once it is known which vectors can be compared."""
+
+    async def follow(known: Awaitable[Embedder]) -> None:
+        comparable = await known
+        shared.values.manifest = manifest(comparable.digest, comparable.dimensions)
+        await shared.changes.follow(Followed(store.load, store.apply))
+
+    if embedder is not None:
+        shared.go_on(follow(embedder.known()))
+
+
+def _agree(shared: SharedTier, own: bytes, tenancy: Tenancy, placer: Placer) -> None:
+    def use(key: bytes) -> None:
+        tenancy.use(key)
+        placer.forget()
+
+    shared.go_on(AgreedKey(shared.calls, shared.keys, shared.sealer, own, use).run())
+
+
+async def _sweeping(store: MemoryStore) -> None:
     """Gives back what expired or was flushed, without waiting for somebody to look for it."""
     while True:
-        await asyncio.sleep(PURGE_SECONDS)
-        await store.purge()
+        await asyncio.sleep(SWEEP_SECONDS)
+        await store.sweep()
 
 
 def _embedder(spec: Spec, metrics: Metrics, load: EmbedderLoader) -> LateEmbedder | None:
@@ -209,7 +256,7 @@ def _stale_seconds(spec: Spec) -> float:
     return max(spec.stale.while_revalidate_seconds, spec.stale.if_error_seconds)
 
 
-def _store(spec: Spec, epochs: MemoryEpochs, index: ScopedIndex, clock: Callable[[], float]) -> MemoryStore:
+def _memory(spec: Spec, epochs: Epochs, index: ScopedIndex, clock: Callable[[], float]) -> MemoryStore:
     return MemoryStore(spec.store.memory.max_bytes, epochs, index, clock=clock, longest_stale_seconds=_stale_seconds(spec))
 
 

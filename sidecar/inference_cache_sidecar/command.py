@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import yaml
 
-from inference_cache_contract.endpoints import ADMIN_TOKEN_VARIABLE
+from inference_cache_contract.endpoints import ADMIN_TOKEN_VARIABLE, ENCRYPTION_KEYS_VARIABLE, REDIS_URL_VARIABLE, TENANCY_KEY_VARIABLE
 from inference_cache_contract.errors import SpecErrors, SpecProblem
 from inference_cache_contract.spec import Spec, show_spec
 from inference_cache_sidecar import settings as process
 from inference_cache_sidecar.flags import PROGRAM, parse_flags
 from inference_cache_sidecar.layers import Layers
-from inference_cache_sidecar.settings import PROCESS_SETTINGS, Address, ProcessSetting, Settings
+from inference_cache_sidecar.settings import PROCESS_SETTINGS, Address, ProcessSetting, Secrets, Settings
 from inference_cache_sidecar.spec_file import load_spec_file
 
 T = TypeVar("T")
@@ -68,12 +68,16 @@ def build_settings(layers: Layers) -> Settings:
     upstream = _parsed(layers, process.UPSTREAM, process.parse_upstream, "", problems)
     cache_name = _parsed(layers, process.CACHE_NAME, process.parse_cache_name, "", problems)
     log_level = _parsed(layers, process.LOG_LEVEL, process.parse_log_level, "", problems)
-    token = _token(layers.variables, problems)
+    token = _secret(layers, ADMIN_TOKEN_VARIABLE, process.parse_token, None, problems)
+    redis = _secret(layers, REDIS_URL_VARIABLE, process.parse_redis, None, problems)
+    no_keys: tuple[bytes, ...] = ()
+    keys = _secret(layers, ENCRYPTION_KEYS_VARIABLE, process.parse_encryption_keys, no_keys, problems)
+    tenancy_key = _secret(layers, TENANCY_KEY_VARIABLE, process.parse_tenancy_key, None, problems)
     spec = _spec(layers, problems)
     problems.extend(_clashes(listen, admin, upstream))
     if problems:
         raise SpecErrors(problems)
-    return Settings(listen, upstream, admin, spec, cache_name, log_level, token)
+    return Settings(listen, upstream, admin, spec, cache_name, log_level, token, redis, Secrets(keys, tenancy_key))
 
 
 def _parsed(layers: Layers, setting: ProcessSetting, parse: Callable[[str], T], fallback: T, problems: list[SpecProblem]) -> T:
@@ -87,12 +91,12 @@ def _parsed(layers: Layers, setting: ProcessSetting, parse: Callable[[str], T], 
         return fallback
 
 
-def _token(variables: Mapping[str, str], problems: list[SpecProblem]) -> str | None:
+def _secret(layers: Layers, variable: str, parse: Callable[[str], T], fallback: T, problems: list[SpecProblem]) -> T:
     try:
-        return process.parse_token(variables.get(ADMIN_TOKEN_VARIABLE, ""))
+        return parse(layers.variables.get(variable, ""))
     except ValueError as error:
-        problems.append(SpecProblem(ADMIN_TOKEN_VARIABLE, str(error)))
-        return None
+        problems.append(SpecProblem(variable, str(error)))
+        return fallback
 
 
 def _spec(layers: Layers, problems: list[SpecProblem]) -> Spec:

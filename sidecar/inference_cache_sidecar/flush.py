@@ -1,11 +1,9 @@
 """Flushes: makes entries unreachable at once, then deletes their bytes. The admin port orders them."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from inference_cache_contract.entry import Entry
 from inference_cache_contract.epochs import CACHE, Epochs, category_epoch, tag_epoch, version_epoch
 from inference_cache_sidecar.store.protocol import EntryStore
 
@@ -54,19 +52,12 @@ class Flusher:
                 assert_never(request.target)
 
     async def _flush_key(self, digest: bytes, dry_run: bool) -> FlushResult:
-        found = await self._store.peek(digest) is not None if dry_run else await self._store.delete(digest)
+        found = await self._store.holds(digest) if dry_run else await self._store.delete(digest)
         return FlushResult(int(found), None)
 
     async def _flush_epoch(self, name: str, dry_run: bool) -> FlushResult:
         if dry_run:
-            return FlushResult(await self._store.count(_stamped(name)), self._epochs.current(name))
+            return FlushResult(await self._store.count(name), self._epochs.current(name))
         epoch = await self._epochs.raise_everywhere(name)
         async with self._purging:
-            # Not purge's own count: that has expired entries in it, and misses those that a lookup dropped meanwhile.
-            before = self._store.stats().flushed
-            await self._store.purge()
-            return FlushResult(self._store.stats().flushed - before, epoch)
-
-
-def _stamped(name: str) -> Callable[[Entry], bool]:
-    return lambda entry: any(stamp == name for stamp, _ in entry.stamps)
+            return FlushResult(await self._store.purge(name), epoch)

@@ -9,13 +9,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from inference_cache_contract.endpoints import ENCRYPTION_KEYS_VARIABLE, REDIS_URL_VARIABLE, TENANCY_KEY_VARIABLE
 from inference_cache_contract.errors import SpecErrors, SpecProblem
 from inference_cache_contract.spec import Spec, parse_spec
 from inference_cache_contract.spec_table import SETTINGS, VARIABLE_PREFIX, Setting
 from inference_cache_sidecar.settings import PROCESS_SETTINGS, ProcessSetting
 
-UNUSED = ("store.redis", "features", "invalidation", "tenancy.keySecretRef", "semantic.calibration")
+UNUSED = ("semantic.calibration",)
 """Fields of the resource that a reader would expect to change what this sidecar does, and that it does not use."""
+
+SECRETS = {
+    "store.redis.urlSecretRef": REDIS_URL_VARIABLE,
+    "store.redis.encryptionKeySecretRef": ENCRYPTION_KEYS_VARIABLE,
+    "tenancy.keySecretRef": TENANCY_KEY_VARIABLE,
+}
+"""Fields that name a secret, whose content comes by a variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,12 @@ class Layers:
         unused = [
             f"spec.{path} is accepted but not used by this sidecar" for path in UNUSED if _get(self.file, path.split(".")) is not None
         ]
-        return unused + list(_misspelt(self.variables))
+        missing = [
+            f"spec.{path} names a secret, but {variable} is not set: this sidecar goes on without it"
+            for path, variable in SECRETS.items()
+            if _get(self.file, path.split(".")) is not None and not self.variables.get(variable)
+        ]
+        return unused + missing + list(_misspelt(self.variables))
 
 
 def _put(mapping: dict[str, Any], names: tuple[str, ...], value: object) -> bool:

@@ -82,7 +82,7 @@ class Lookup:
 
     async def exact(self, asked: Asked) -> Hit | Miss:
         """The entry of this very digest; possibly stale (`remaining_seconds` < 0), if the lifetimes keep stale ones."""
-        entry = await self._store.get(asked.digest, stale_seconds=self._stale_seconds)
+        entry = await self._store.get(asked.scope, asked.digest, stale_seconds=self._stale_seconds)
         if entry is None:
             return Miss()
         refusal = self.differing(asked.query.prompt, entry.prompt)
@@ -142,13 +142,13 @@ class Lookup:
         """An entry of the same digest is the exact tier's alone: its lifetime is not extended here."""
         if neighbour.digest == asked.digest or (asked.digest, neighbour.digest) in self.refuted:
             return None
-        entry = await self._store.peek(neighbour.digest)
+        entry = await self._store.peek(asked.scope, neighbour.digest)
         if entry is None or not entry.semantic or not self._fresh(entry, asked):
             return None
         refusal = self._guard.refusal(asked.query.prompt, entry.prompt, neighbour.similarity)
         if refusal is not None:
             return refusal
-        await self._store.get(neighbour.digest)
+        await self._store.get(asked.scope, neighbour.digest)
         return Hit(entry, "semantic", self._remaining_similar(asked, entry), min(1.0, neighbour.similarity))
 
     def _remaining_similar(self, asked: Asked, entry: Entry) -> float:

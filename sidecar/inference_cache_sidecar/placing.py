@@ -70,6 +70,10 @@ class Placer:
         """The place of an equal request that was placed lately, if it still counts."""
         return self._known(_key(request, endpoint, body)) if self._identity.confirmed else None
 
+    def forget(self) -> None:
+        """Callers are other tenants than before."""
+        self._remembered.clear()
+
     def _known(self, key: bytes) -> Place | None:
         known = self._remembered.get(key)
         if known is None or known.doubts != self._identity.doubts or known.revision != self._identity.revision:

@@ -1,5 +1,6 @@
 """What a sidecar process is started with. `command` makes it, `app.run` takes it apart; nothing below reads the environment."""
 
+import base64
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,9 +10,12 @@ from inference_cache_contract.endpoints import ADMIN_PORT, ADMIN_TOKEN_VARIABLE,
 from inference_cache_contract.errors import shown
 from inference_cache_contract.spec import Spec
 from inference_cache_contract.spec_table import variable_of
+from inference_cache_sidecar.shared.address import RedisAddress, parse_redis_url
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:\[\]/@]+)):(?P<port>[0-9]{1,5})")
+KEY_BYTES: Final = 32
+LEAST_TENANCY_KEY: Final = 16
 _TOKEN: Final = re.compile(r"[!-~]+")
 
 
@@ -27,6 +31,16 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is told by the environment alone."""
+
+    encryption_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """32 bytes each; the first encrypts what goes into the shared store, all decrypt. None: plain."""
+    tenancy_key: bytes | None = field(default=None, repr=False)
+    """Turns credentials into tenants; None: agreed on through the shared store, or random."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     listen: Address
     upstream: str
@@ -37,6 +51,9 @@ class Settings:
     log_level: str
     admin_token: str | None = field(default=None, repr=False)
     """None: the admin port answers reads only."""
+    redis: RedisAddress | None = None
+    """None: this sidecar keeps its answers to itself."""
+    secrets: Secrets = Secrets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +119,33 @@ def parse_log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f"{shown(text)} is not one of {', '.join(LOG_LEVELS)}")
     return text.lower()
+
+
+def parse_redis(text: str) -> RedisAddress | None:
+    """Raises ValueError; the message never quotes the URL, which may hold a password."""
+    return parse_redis_url(text) if text.strip() else None
+
+
+def parse_encryption_keys(text: str) -> tuple[bytes, ...]:
+    """Keys in base64, parted by commas or white space. Raises ValueError; the message never quotes one."""
+    keys = []
+    for part in text.replace(",", " ").split():
+        try:
+            key = base64.b64decode(part, validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"must hold keys of {KEY_BYTES} bytes in base64, such as `openssl rand -base64 {KEY_BYTES}` makes")
+        keys.append(key)
+    return tuple(keys)
+
+
+def parse_tenancy_key(text: str) -> bytes | None:
+    """Raises ValueError; the message never quotes it."""
+    key = text.strip()
+    if key and len(key) < LEAST_TENANCY_KEY:
+        raise ValueError(f"must have {LEAST_TENANCY_KEY} characters or more: whoever guesses it can tell whose answers are whose")
+    return key.encode() or None
 
 
 def parse_token(text: str) -> str | None:

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from inference_cache_contract.spec import parse_spec
 from inference_cache_sidecar.app import EmbedderLoader, Running, running
 from inference_cache_sidecar.embedder.loading import load_embedder
 from inference_cache_sidecar.embedder.protocol import Embedder
-from inference_cache_sidecar.settings import Address, Settings
+from inference_cache_sidecar.settings import Address, Secrets, Settings
+from inference_cache_sidecar.shared.address import parse_redis_url
 
 CHAT = "/v1/chat/completions"
 ADMIN_TOKEN = "sidecar-test-token"
+_NO_SECRETS = Secrets()
 
 
 @cache
@@ -101,12 +103,15 @@ async def start_sidecar(standin_url: str) -> AsyncIterator[Callable[..., Awaitab
             ready: bool = True,
             load: EmbedderLoader = _embedder_once,
             clock: Callable[[], float] = time.time,
+            redis_url: str | None = None,
+            secrets: Secrets = _NO_SECRETS,
         ) -> Client:
             free = Address("127.0.0.1", 0)
             # A busy machine must not turn similar questions into misses: the deadline has tests of its own.
             spec = {**(spec or {})}
             semantic = {"embedder": {"deadline": "10s"}, **spec.get("semantic", {})}
             settings = Settings(free, upstream, free, parse_spec({**spec, "semantic": semantic}), "test", "info", ADMIN_TOKEN)
+            settings = replace(settings, redis=parse_redis_url(redis_url) if redis_url else None, secrets=secrets)
             sidecar = await stack.enter_async_context(running(settings, load, clock))
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             client = Client(session, f"http://{sidecar.listen}", f"http://{sidecar.admin}", sidecar)

@@ -238,9 +238,23 @@ def test_unquoted_words_of_yaml_stay_words(started: list[Settings], file: Path) 
 
 
 def test_what_is_accepted_but_not_used_is_warned_of(started: list[Settings], file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file.write_text("store: {redis: {urlSecretRef: {name: redis, key: url}}}\nrollout: {trigger: Auto}\n")
+    file.write_text("semantic: {calibration: {judge: Upstream}}\nrollout: {trigger: Auto}\n")
     assert command.main([*UPSTREAM, "--spec", str(file)]) == 0
-    assert caplog.messages == ["spec.store.redis is accepted but not used by this sidecar"]
+    assert caplog.messages == ["spec.semantic.calibration is accepted but not used by this sidecar"]
+
+
+def test_a_secret_that_did_not_come_is_warned_of(
+    started: list[Settings], file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("store: {redis: {urlSecretRef: {name: redis, key: url}}}\n")
+    assert command.main([*UPSTREAM, "--spec", str(file)]) == 0
+    missing = "spec.store.redis.urlSecretRef names a secret, but INFERENCE_CACHE_REDIS_URL is not set: this sidecar goes on without it"
+    assert caplog.messages == [missing]
+    monkeypatch.setenv("INFERENCE_CACHE_REDIS_URL", "redis://127.0.0.1:6379/0")
+    caplog.clear()
+    assert command.main([*UPSTREAM, "--spec", str(file)]) == 0
+    assert caplog.messages == []
+    assert str(started[-1].redis) == "standalone 127.0.0.1:6379"
 
 
 def test_a_misspelt_variable_is_warned_of_and_those_of_kubernetes_are_not(

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import pytest
 
 from inference_cache_contract.endpoints import Endpoint
@@ -19,10 +17,10 @@ class DictStore:
         self.epochs = epochs
         self.flushed = 0
 
-    async def get(self, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
-        return await self.peek(digest)
+    async def get(self, scope: bytes, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
+        return await self.peek(scope, digest)
 
-    async def peek(self, digest: bytes) -> Entry | None:
+    async def peek(self, scope: bytes, digest: bytes) -> Entry | None:
         entry = self.entries.get(digest)
         return entry if entry is not None and reachable(self.epochs, entry.stamps) else None
 
@@ -30,16 +28,19 @@ class DictStore:
         self.entries[entry.digest] = entry
         return True
 
+    async def holds(self, digest: bytes) -> bool:
+        return digest in self.entries
+
     async def delete(self, digest: bytes) -> bool:
         return self.entries.pop(digest, None) is not None
 
     async def neighbours(self, scope: bytes, vector: Vector, limit: int) -> list[Neighbour]:
         return []
 
-    async def count(self, matches: Callable[[Entry], bool]) -> int:
-        return sum(matches(entry) for entry in self.entries.values() if reachable(self.epochs, entry.stamps))
+    async def count(self, name: str) -> int:
+        return sum(name in dict(entry.stamps) for entry in self.entries.values() if reachable(self.epochs, entry.stamps))
 
-    async def purge(self) -> int:
+    async def purge(self, name: str) -> int:
         gone = [digest for digest, entry in self.entries.items() if not reachable(self.epochs, entry.stamps)]
         for digest in gone:
             del self.entries[digest]
@@ -96,9 +97,9 @@ async def test_entries_are_unreachable_before_their_bytes_are_deleted() -> None:
     seen: list[int] = []
     purge = store.purge
 
-    async def watched() -> int:
-        seen.append(await store.count(lambda _: True))
-        return await purge()
+    async def watched(name: str) -> int:
+        seen.append(await store.count(CACHE))
+        return await purge(name)
 
     store.purge = watched  # type: ignore[method-assign]  # to look at the moment in between
     await flusher.flush(FlushRequest("all"))

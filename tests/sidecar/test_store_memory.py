@@ -84,7 +84,7 @@ async def test_entries_that_cost_more_outlive_cheap_ones(store: MemoryStore) -> 
         await store.put(entry(("dear", number), seconds=30.0), None)
     await flood(store, 5000, seconds=1.0)
     assert store.stats().evicted > 2000
-    assert all([await store.get(key(("dear", number))) for number in range(50)])
+    assert all([await store.get(b"", key(("dear", number))) for number in range(50)])
 
 
 async def test_entries_in_use_outlive_unused_ones(store: MemoryStore) -> None:
@@ -92,9 +92,9 @@ async def test_entries_in_use_outlive_unused_ones(store: MemoryStore) -> None:
         await store.put(entry(("used", number)), None)
     for number in range(6000):
         await store.put(entry(("flood", number)), None)
-        await store.get(key(("used", number % 50)))
+        await store.get(b"", key(("used", number % 50)))
     assert store.stats().evicted > 2000
-    assert all([await store.get(key(("used", number))) for number in range(50)])
+    assert all([await store.get(b"", key(("used", number))) for number in range(50)])
 
 
 async def test_a_peek_is_no_use(store: MemoryStore) -> None:
@@ -102,19 +102,19 @@ async def test_a_peek_is_no_use(store: MemoryStore) -> None:
     await store.put(entry("used"), None)
     for number in range(6000):
         await store.put(entry(("flood", number)), None)
-        await store.peek(key("peeked"))
-        await store.get(key("used"))
-    assert await store.get(key("peeked")) is None
-    assert await store.get(key("used")) is not None
+        await store.peek(b"", key("peeked"))
+        await store.get(b"", key("used"))
+    assert await store.get(b"", key("peeked")) is None
+    assert await store.get(b"", key("used")) is not None
 
 
 async def test_an_entry_no_longer_used_goes_in_the_end_however_dear(store: MemoryStore) -> None:
     await store.put(entry("dear", seconds=5.0), None)
     await flood(store, 3000)
-    assert await store.peek(key("dear")) is not None
+    assert await store.peek(b"", key("dear")) is not None
     for number in range(20_000):
         await store.put(entry(number), None)
-    assert await store.peek(key("dear")) is None
+    assert await store.peek(b"", key("dear")) is None
 
 
 async def test_of_equal_cost_the_larger_goes_first(store: MemoryStore) -> None:
@@ -122,7 +122,7 @@ async def test_of_equal_cost_the_larger_goes_first(store: MemoryStore) -> None:
         await store.put(entry(("small", number), size=1000), None)
         await store.put(entry(("large", number), size=7000), None)
     await flood(store, 1800, size=3000)
-    left = {kind: sum([await store.peek(key((kind, number))) is not None for number in range(20)]) for kind in ("small", "large")}
+    left = {kind: sum([await store.peek(b"", key((kind, number))) is not None for number in range(20)]) for kind in ("small", "large")}
     assert left["small"] == 20
     assert left["large"] < 5
 
@@ -135,7 +135,7 @@ async def test_newcomers_worth_less_than_all_push_nothing_out(store: MemoryStore
     stats = store.stats()
     assert stats.refused + stats.evicted > 500
     assert stats.refused > 0
-    assert all([await store.peek(key(("flood", number))) for number in range(1600)])
+    assert all([await store.peek(b"", key(("flood", number))) for number in range(1600)])
 
 
 async def test_expired_entries_go_before_any_live_one(store: MemoryStore, clock: Clock) -> None:
@@ -148,7 +148,7 @@ async def test_expired_entries_go_before_any_live_one(store: MemoryStore, clock:
         await store.put(entry(("new", number), seconds=0.01), None)
     assert store.stats().expired > 100
     assert store.stats().evicted == 0
-    assert all([await store.peek(key(("live", number))) for number in range(900)])
+    assert all([await store.peek(b"", key(("live", number))) for number in range(900)])
 
 
 async def test_vectors_go_with_their_entries(store: MemoryStore, index: ScopedIndex) -> None:
@@ -160,7 +160,7 @@ async def test_vectors_go_with_their_entries(store: MemoryStore, index: ScopedIn
     assert len(index) == stats.vectors == stats.entries
     for vector in vectors[:200]:
         for neighbour in await store.neighbours(key("scope"), vector, 4):
-            assert await store.peek(neighbour.digest) is not None
+            assert await store.peek(b"", neighbour.digest) is not None
 
 
 @pytest.mark.parametrize("cap", [pytest.param(2**20 * mib, id=f"{mib}MiB") for mib in (2, 8)])
@@ -175,21 +175,21 @@ async def test_the_cap_is_never_passed_whatever_comes(index: ScopedIndex, clock:
         if number % 7 == 0:
             await store.delete(key(dice.randrange(6000)))
         if number % 5 == 0:
-            await store.get(key(dice.randrange(6000)))
+            await store.get(b"", key(dice.randrange(6000)))
         clock.now += dice.choice([0.0, 0.0, 0.1])
         stats = store.stats()
         assert stats.used_bytes <= cap
         assert stats.entry_bytes <= stats.used_bytes
     assert len(index) == stats.vectors
     assert min(stats.evicted, stats.refused, stats.expired) > 50
-    found = [await store.get(key(number)) for number in range(6000)]
+    found = [await store.get(b"", key(number)) for number in range(6000)]
     assert sum(one is not None for one in found) > 0
 
 
 async def test_a_cap_too_small_for_anything_refuses_and_goes_on(index: ScopedIndex) -> None:
     store = MemoryStore(1000, MemoryEpochs(), index)
     assert not await store.put(entry(1, size=10), None)
-    assert await store.get(key(1)) is None
+    assert await store.get(b"", key(1)) is None
 
 
 @pytest.mark.parametrize("scopes", [pytest.param(scopes, id=f"scopes-{scopes}") for scopes in ("own", "one")])

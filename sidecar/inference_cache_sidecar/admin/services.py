@@ -22,7 +22,7 @@ class Status:
     revision: bytes
     upstream_confirmed: bool
     """False: nothing is served or stored until upstream has said who it is."""
-    epochs: Mapping[str, int]
+    epochs: Mapping[str, int | None]
     """Of the cache, its version and its categories; no tags, whose names may tell of users."""
     embedder: str
     """`ready`, `off`, `loading`, or why it is not there."""

@@ -24,6 +24,7 @@ class LateEmbedder:
         self._loading: asyncio.Task[None] | None = None
         self.state = "loading"
         """`loading`, `ready`, or why it is not there."""
+        self._known: asyncio.Future[Embedder] = asyncio.get_running_loop().create_future()
 
     @property
     def counts(self) -> EmbedCounts:
@@ -48,6 +49,10 @@ class LateEmbedder:
             raise EmbedderError(self.state)
         return await self._worker.embed(text)
 
+    async def known(self) -> Embedder:
+        """Once it is loaded; never, if it cannot be."""
+        return await asyncio.shield(self._known)
+
     async def _take_up(self) -> None:
         try:
             embedder = await asyncio.to_thread(self._load)
@@ -58,3 +63,4 @@ class LateEmbedder:
         self._worker = self._wrap(embedder)
         self._worker.start()
         self.state = "ready"
+        self._known.set_result(embedder)

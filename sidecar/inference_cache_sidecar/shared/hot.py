@@ -70,16 +70,16 @@ class HotCalls:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """In one round trip to each server. Raises StoreError."""
-        replies = await self._many([(b"GET", key) for key in keys])
+        replies = await self.run([(key, (b"GET", key)) for key in keys])
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     async def set_many(self, values: Iterable[tuple[bytes, bytes, float]]) -> None:
         """(key, value, ttl in seconds), in one round trip to each server. Raises StoreError."""
-        await self._many([(b"SET", key, value, b"PX", max(1, int(ttl * 1000))) for key, value, ttl in values])
+        await self.run([(key, (b"SET", key, value, b"PX", max(1, int(ttl * 1000)))) for key, value, ttl in values])
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """How many there were. In one round trip to each server. Raises StoreError."""
-        return sum(reply for reply in await self._many([(b"UNLINK", key) for key in keys]) if isinstance(reply, int))
+        return sum(reply for reply in await self.run([(key, (b"UNLINK", key)) for key in keys]) if isinstance(reply, int))
 
     async def close(self) -> None:
         for place in self._places.values():
@@ -107,23 +107,21 @@ class HotCalls:
             self._refuse(place, reply)
         return reply
 
-    async def _many(self, commands: Sequence[Command]) -> list[Any]:
-        if not commands:
-            return []
+    async def run(self, commands: Sequence[tuple[bytes, Command]], seconds: float | None = None) -> list[Any]:
+        """The replies to commands, each with the key that says where it goes. In one round trip to each server. Raises StoreError."""
         by_place: dict[int, tuple[_Place, list[int]]] = {}
-        for number, command in enumerate(commands):
-            key = command[1]
-            assert isinstance(key, bytes)
+        for number, (key, _) in enumerate(commands):
             place = self._only or await self._place(key)
             by_place.setdefault(id(place), (place, []))[1].append(number)
         replies: list[Any] = [None] * len(commands)
-        parts = [self._part(place, [commands[number] for number in numbers]) for place, numbers in by_place.values()]
+        seconds = self._deadline_seconds if seconds is None else seconds
+        parts = [self._part(place, [commands[number][1] for number in numbers], seconds) for place, numbers in by_place.values()]
         for (_, numbers), part in zip(by_place.values(), await asyncio.gather(*parts), strict=True):
             for number, reply in zip(numbers, part, strict=True):
                 replies[number] = reply
         return replies
 
-    async def _part(self, place: _Place, commands: Sequence[Command]) -> list[Any]:
+    async def _part(self, place: _Place, commands: Sequence[Command], seconds: float) -> list[Any]:
         """One server's share: a deadline for all of it."""
         link = place.link
         if link is None or link.lost or place.breaker.is_open:
@@ -131,7 +129,7 @@ class HotCalls:
         self._check_room(link, 1)
         self.counts.made += len(commands)
         try:
-            replies = await link.send_all(commands, self._deadline_seconds)
+            replies = await link.send_all(commands, seconds)
         except StoreUnavailable as error:
             self._failed(place, error)
             raise

@@ -31,6 +31,7 @@ class Servers:
         self._sentinel: Sentinel | None = None
         self._cluster: RedisCluster | None = None
         self._slots_are_old = False
+        self._master: tuple[str, int] | None = None
         self._of_nodes: dict[Node, Redis] = {}
         self.client = self._made()
 
@@ -46,6 +47,15 @@ class Servers:
         if node is None:
             raise ConnectionError("no node of the cluster has this key")
         return str(node.host), int(node.port)
+
+    async def follow_master(self) -> None:
+        """Leave a server that Sentinel no longer holds for the master: it may still answer, and know nothing of what is written now."""
+        if self._sentinel is None:
+            return
+        master = await self._sentinel.discover_master(self.address.master)
+        if self._master not in (None, master):
+            await self.client.connection_pool.disconnect()
+        self._master = master
 
     def forget_slots(self) -> None:
         """Ask the cluster anew where its keys are, at the next call."""

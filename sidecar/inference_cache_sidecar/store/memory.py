@@ -62,7 +62,7 @@ class MemoryStore:
         self._vectors = 0
         self._stored = self._evicted = self._expired = self._flushed = self._refused = 0
 
-    async def get(self, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
+    async def get(self, _scope: bytes, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
         slot = self._slots.find(digest)
         if slot is None:
             return None
@@ -71,7 +71,7 @@ class MemoryStore:
             self._worth.used(slot)
         return entry
 
-    async def peek(self, digest: bytes) -> Entry | None:
+    async def peek(self, _scope: bytes, digest: bytes) -> Entry | None:
         slot = self._slots.find(digest)
         return None if slot is None else self._servable(slot, 0.0)
 
@@ -113,32 +113,39 @@ class MemoryStore:
         self._drop(slot)
         return True
 
+    async def holds(self, digest: bytes) -> bool:
+        slot = self._slots.find(digest)
+        return slot is not None and self._servable(slot, 0.0) is not None
+
     async def neighbours(self, scope: bytes, vector: Vector, limit: int) -> list[Neighbour]:
         return self._index.search(scope, vector, limit)
 
-    async def count(self, matches: Callable[[Entry], bool]) -> int:
+    async def count(self, name: str) -> int:
         found = 0
         turn = _Turn()
         for slot in self._held():
             entry = self._unpacked(slot)
-            if entry is not None and reachable(self._epochs, entry.stamps) and not entry.expired(self._clock()) and matches(entry):
+            if entry is not None and reachable(self._epochs, entry.stamps) and not entry.expired(self._clock()) and _stamped(entry, name):
                 found += 1
             await turn.give_way_if_over()
         return found
 
-    async def purge(self) -> int:
-        before = self._expired + self._flushed
+    async def purge(self, _name: str) -> int:
+        before = self._flushed
+        await self.sweep()
+        return self._flushed - before
+
+    async def sweep(self) -> None:
+        """Delete the bytes of whatever cannot be served any more."""
         turn = _Turn()
         for slot in self._held():
             entry = self._unpacked(slot)
             if entry is not None and not self._drop_if_flushed(slot, entry):
                 self._drop_if_lapsed(slot, entry)
             await turn.give_way_if_over()
-        dropped = self._expired + self._flushed - before
         while (sparse := self._log.sparse()) is not None:
             self._empty(sparse)
             await turn.give_way_if_over()
-        return dropped
 
     def stats(self) -> StoreStats:
         return StoreStats(
@@ -304,6 +311,10 @@ class _Turn:
         if time.perf_counter() - self._began > _TURN_SECONDS:
             await asyncio.sleep(0)
             self._began = time.perf_counter()
+
+
+def _stamped(entry: Entry, name: str) -> bool:
+    return any(stamp == name for stamp, _ in entry.stamps)
 
 
 def _segment_bytes(max_bytes: int) -> int:

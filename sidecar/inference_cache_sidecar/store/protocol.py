@@ -1,6 +1,5 @@
 """The promise every store keeps."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +27,11 @@ class StoreStats:
 
 
 class EntryStore(Protocol):
-    async def get(self, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
+    async def get(self, scope: bytes, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
         """The entry, if its epochs are current and it has not been expired for longer than `stale_seconds`."""
         ...
 
-    async def peek(self, digest: bytes) -> Entry | None:
+    async def peek(self, scope: bytes, digest: bytes) -> Entry | None:
         """As `get`, but not counted as a use."""
         ...
 
@@ -44,18 +43,27 @@ class EntryStore(Protocol):
         """Keep `entry` (replacing one of the same digest) and, if given, its vector; False if it was refused."""
         ...
 
-    async def delete(self, digest: bytes) -> bool: ...
+    async def delete(self, digest: bytes) -> bool:
+        """False if there was none."""
+        ...
+
+    async def holds(self, digest: bytes) -> bool:
+        """Whether `delete` would find one."""
+        ...
 
     async def neighbours(self, scope: bytes, vector: Vector, limit: int) -> list[Neighbour]:
         """Nearest first, at most `limit`, of this scope alone."""
         ...
 
-    async def count(self, matches: Callable[[Entry], bool]) -> int:
-        """How many reachable entries match: the dry run of a flush. Yields to the loop between batches."""
+    async def count(self, name: str) -> int:
+        """How many reachable entries are stamped with the epoch `name`: the dry run of a flush. Yields to the loop between batches."""
         ...
 
-    async def purge(self) -> int:
-        """Delete the bytes of all unreachable or expired entries, in batches that yield to the loop; returns how many."""
+    async def purge(self, name: str) -> int:
+        """Delete the bytes of all entries that raising the epoch `name` has made unreachable, and of whatever else cannot be served.
+
+        In batches that yield to the loop. Returns how many a flush, of whatever name, had made unreachable.
+        """
         ...
 
     def stats(self) -> StoreStats: ...

@@ -1,0 +1,33 @@
+"""Goes through all keys of a pattern, on every server, in batches that leave the store and the event loop to others in between."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from inference_cache_sidecar.shared.calls import SLOW_SECONDS, translated
+from inference_cache_sidecar.shared.servers import Servers
+
+BATCH: Final = 200
+"""Keys looked at by the store in one go: some 100 µs of its time."""
+REST: Final = 1.0
+"""Pause after a batch, as a share of the time it took: half of the store's time is left to others, whatever it is worth."""
+
+
+async def batches(servers: Servers, pattern: bytes, rest: float = REST) -> AsyncIterator[list[bytes]]:
+    """Keys, some perhaps twice, none that were there all the time left out. Raises StoreError."""
+    with translated():
+        masters = await servers.masters()
+    for master in masters:
+        cursor = 0
+        while True:
+            begun = time.monotonic()
+            with translated():
+                async with asyncio.timeout(SLOW_SECONDS):
+                    found: Any = await master.scan(cursor, match=pattern, count=BATCH)
+            cursor, keys = found
+            if keys:
+                yield keys
+            if cursor == 0:
+                break
+            await asyncio.sleep(rest * (time.monotonic() - begun))

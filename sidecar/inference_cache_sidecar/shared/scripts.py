@@ -1,0 +1,86 @@
+"""The Lua scripts of the shared tier. Each touches one key, so that it runs on a Cluster as anywhere."""
+
+from typing import Final
+
+RAISE: Final = """
+-- Raise an epoch above all that it has been.
+-- KEYS[1] the epoch. ARGV[1] the value known to the caller, ARGV[2] its time to live in ms, 0 for none.
+-- Returns the new value: max(stored + 1, known + 1, now in ms).
+local now = redis.call('TIME')
+local value = math.max(now[1] * 1000 + math.floor(now[2] / 1000), tonumber(ARGV[1]) + 1)
+local stored = tonumber(redis.call('GET', KEYS[1]) or '0')
+if stored and stored >= value then value = stored + 1 end
+local text = string.format('%.0f', value)
+if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], text, 'PX', ARGV[2]) else redis.call('SET', KEYS[1], text) end
+return text
+"""
+
+LEARN: Final = """
+-- The value of an epoch, made if there is none.
+-- KEYS[1] the epoch. ARGV[1] its time to live in ms, 0 for none.
+-- Returns the value.
+local stored = redis.call('GET', KEYS[1])
+if not stored then
+  local now = redis.call('TIME')
+  stored = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
+  redis.call('SET', KEYS[1], stored)
+end
+if tonumber(ARGV[1]) > 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return stored
+"""
+
+ANNOUNCE: Final = """
+-- Say that epochs were raised.
+-- KEYS[1] the stream of raises. ARGV[1] the last id known to the caller, ARGV[2] how many raises are kept, then the names' digests.
+-- Returns the id of the last one, above ARGV[1] also where the clock went back.
+local known, id = tonumber(string.match(ARGV[1], '^%d+')), '*'
+local now = redis.call('TIME')
+if now[1] * 1000 + math.floor(now[2] / 1000) <= known then
+  local exists = redis.call('EXISTS', KEYS[1]) == 1
+  local last = exists and redis.call('XINFO', 'STREAM', KEYS[1])[8] or '0-0'
+  if tonumber(string.match(last, '^%d+')) <= known then id = string.format('%.0f-0', known + 1) end
+end
+local added
+for place = 3, #ARGV do
+  added = redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], id, 'n', ARGV[place])
+  id = '*'
+end
+return added
+"""
+
+READ: Final = """
+-- What was raised since.
+-- KEYS[1] the stream of raises. ARGV[1] the last id known to the caller, ARGV[2] how many raises are kept.
+-- Returns {the server's run id, the stream's last id or '' if there is no stream, 1 if raises may have been trimmed away,
+-- the digests of the names raised since}.
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+if redis.call('EXISTS', KEYS[1]) == 0 then return {run, '', 0, {}} end
+local info, last = redis.call('XINFO', 'STREAM', KEYS[1]), ''
+for place = 1, #info, 2 do if info[place] == 'last-generated-id' then last = info[place + 1] end end
+local names = {}
+for _, raise in ipairs(redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+')) do names[#names + 1] = raise[2][2] end
+local trimmed = redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[2]) and #names >= tonumber(ARGV[2])
+return {run, last, trimmed and 1 or 0, names}
+"""
+
+REGISTER: Final = """
+-- Say that a replica lives, and up to which raise it knows.
+-- KEYS[1] the replicas. ARGV[1] the replica, ARGV[2] the id of the last raise it knows, ARGV[3] when others count as gone, in ms.
+-- Returns nothing.
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', ms, ARGV[2]))
+local all = redis.call('HGETALL', KEYS[1])
+for place = 1, #all, 2 do
+  local seen = tonumber(string.match(all[place + 1], '^%d+') or '0')
+  if seen < ms - tonumber(ARGV[3]) then redis.call('HDEL', KEYS[1], all[place]) end
+end
+"""
+
+REPLICAS: Final = """
+-- Who lives.
+-- KEYS[1] the replicas.
+-- Returns {now in ms, and for each replica its name and what it registered}.
+local now = redis.call('TIME')
+return {string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), redis.call('HGETALL', KEYS[1])}
+"""

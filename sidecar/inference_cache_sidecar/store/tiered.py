@@ -1,0 +1,147 @@
+"""Memory in front of the shared store: what one replica stored, all find; what this replica used lately costs no round trip.
+
+Memory alone decides by similarity: it takes in what other replicas store, as the stream of changes tells, and at the start what is
+there. The shared store is asked where memory has nothing. Entries whose epochs are not known at present are in neither.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from inference_cache_contract.entry import Entry
+from inference_cache_contract.epochs import flushed
+from inference_cache_contract.keyspace import scope_and_digest
+from inference_cache_sidecar.errors import StoreError
+from inference_cache_sidecar.index.protocol import Neighbour, Vector
+from inference_cache_sidecar.shared.changes import Change
+from inference_cache_sidecar.shared.scanning import batches
+from inference_cache_sidecar.shared.tier import SharedTier
+from inference_cache_sidecar.store.memory import MemoryStore
+from inference_cache_sidecar.store.protocol import StoreStats
+
+TAKEN_AT_ONCE: Final = 25
+"""Entries decoded and indexed in one go: some 3 ms of the loop's time."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Warming:
+    """How far taking in the shared store's entries is."""
+
+    scanned: int = 0
+    loaded: int = 0
+    done: bool = False
+
+
+class TieredStore:
+    """Implements `EntryStore`. `version` is the model's, whose entries alone are taken in."""
+
+    def __init__(
+        self, memory: MemoryStore, shared: SharedTier, version: str, clock: Callable[[], float], deleted: Callable[[bytes], None]
+    ) -> None:
+        """`deleted` is told the digest of an entry that another replica deleted."""
+        self._deleted = deleted
+        self._memory = memory
+        self._shared = shared
+        self._pattern = shared.keys.entries_of(version)
+        self._clock = clock
+        self.warming = Warming()
+
+    async def get(self, scope: bytes, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
+        entry = await self._memory.get(scope, digest, stale_seconds=stale_seconds)
+        return entry or await self._fetched(scope, digest, stale_seconds)
+
+    async def peek(self, scope: bytes, digest: bytes) -> Entry | None:
+        return await self._memory.peek(scope, digest) or await self._fetched(scope, digest, 0.0)
+
+    def still(self, entry: Entry) -> bool:
+        return self._memory.still(entry)
+
+    async def put(self, entry: Entry, vector: Vector | None) -> bool:
+        kept = await self._memory.put(entry, vector)
+        key = await self._shared.entries.put(entry, vector)
+        if key is not None and vector is not None:
+            with suppress(StoreError):
+                await self._shared.changes.tell(Change("stored", key))
+        return kept or key is not None
+
+    async def delete(self, digest: bytes) -> bool:
+        """From everywhere. Raises StoreError if that cannot be said."""
+        here = await self._memory.delete(digest)
+        keys = await self._keys_under(digest)
+        there = await self._shared.hot.delete_many(keys)
+        for key in keys:
+            await self._shared.changes.tell(Change("deleted", key))
+        return here or there > 0
+
+    async def holds(self, digest: bytes) -> bool:
+        return await self._memory.holds(digest) or bool(await self._keys_under(digest))
+
+    async def neighbours(self, scope: bytes, vector: Vector, limit: int) -> list[Neighbour]:
+        return await self._memory.neighbours(scope, vector, limit)
+
+    async def count(self, name: str) -> int:
+        """In the shared store. Raises StoreError."""
+        return await self._shared.purger.count(name)
+
+    async def purge(self, name: str) -> int:
+        """How many the shared store had. Raises StoreError."""
+        await self._memory.purge(name)
+        return await self._shared.purger.purge(name)
+
+    def stats(self) -> StoreStats:
+        """Of memory."""
+        return self._memory.stats()
+
+    async def load(self) -> None:
+        """Take in what the shared store has with a vector, to be found by similarity. Raises StoreError."""
+        warming = self.warming = Warming()
+        async for keys in batches(self._shared.calls.servers, self._pattern, rest=0.0):
+            warming.scanned += len(keys)
+            warming.loaded += await self._take_in(keys)
+        warming.done = True
+        _log.info("%d of %d entries of the shared store can be found by similarity", warming.loaded, warming.scanned)
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """What another replica did. Raises StoreError."""
+        prefix = self._pattern.removesuffix(b"*")
+        stored = [change.key for change in changes if change.kind == "stored" and change.key.startswith(prefix)]
+        await self._take_in(list(dict.fromkeys(stored)))
+        for change in changes:
+            place = scope_and_digest(change.key) if change.kind == "deleted" else None
+            if place is not None:
+                self._deleted(place[1])
+                await self._memory.delete(place[1])
+
+    async def _take_in(self, keys: Sequence[bytes]) -> int:
+        taken = 0
+        for start in range(0, len(keys), TAKEN_AT_ONCE):
+            for found in await self._shared.entries.get_many(keys[start : start + TAKEN_AT_ONCE]):
+                if found is not None and found[1] is not None and not flushed(self._shared.epochs, found[0].stamps):
+                    taken += await self._memory.put(*found)
+            await asyncio.sleep(0)
+        return taken
+
+    async def _fetched(self, scope: bytes, digest: bytes, stale_seconds: float) -> Entry | None:
+        """From the shared store, and from now on in memory."""
+        if not self._shared.epochs.confirmed:
+            return None
+        found = await self._shared.entries.get(scope, digest)
+        if found is None:
+            return None
+        entry, vector = found
+        if self._clock() >= entry.created + entry.ttl_seconds + stale_seconds:
+            return None
+        if await self._shared.epochs.stamps([name for name, _ in entry.stamps]) != entry.stamps:
+            return None
+        await self._memory.put(entry, vector)
+        return entry
+
+    async def _keys_under(self, digest: bytes) -> list[bytes]:
+        keys: list[bytes] = []
+        async for found in batches(self._shared.calls.servers, self._shared.keys.entries_under(digest), rest=0.0):
+            keys.extend(found)
+        return keys
