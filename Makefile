@@ -24,14 +24,15 @@ types: .venv/.dev
 	$(BIN)/mypy
 
 unit: .venv/.dev
+	@scripts/system_packages.sh redis-server
 	$(BIN)/python -m pytest -q -m "not slow" $(UNIT) $(ARGS)
 
 services: .venv/.dev
-	@scripts/system_packages.sh nginx wrk
+	@scripts/system_packages.sh nginx wrk redis-server
 	@$(BIN)/python tests/services/install_vllm.py
 
 bench: .venv/.dev ## speed beside direct, nginx and a minimal proxy, in one run
-	@scripts/system_packages.sh nginx wrk
+	@scripts/system_packages.sh nginx wrk redis-server
 	$(BIN)/python -m bench $(ARGS)
 
 soak: .venv/.dev ## a million mixed requests; nothing may grow

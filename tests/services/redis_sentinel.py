@@ -157,8 +157,8 @@ def _sees_all(sentinel: RedisServer, replicas: int) -> bool:
             seen = [client.sentinel_master(NAME), *client.sentinel_sentinels(NAME), *client.sentinel_slaves(NAME)]
     except RedisError:
         return False
-    # Whatever is wrong would stand beside the word.
-    return [each["flags"] for each in seen] == ["master", "sentinel", "sentinel", *["slave"] * replicas]
+    # Whatever is wrong stands beside the word; what a sentinel said of a former master stands there for five seconds more.
+    return [each["flags"].replace(",master_down", "") for each in seen] == ["master", "sentinel", "sentinel", *["slave"] * replicas]
 
 
 def _follows(server: RedisServer, master: RedisServer) -> bool:

@@ -1,20 +1,27 @@
-"""One suite for every implementation of `EntryStore`."""
+"""One suite for every implementation of `EntryStore`: in memory, and in front of one Redis, Redis watched by Sentinel, a Cluster."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from inference_cache_contract.endpoints import Endpoint
 from inference_cache_contract.entry import Entry
+from inference_cache_contract.epochs import Epochs
+from inference_cache_contract.spec import parse_spec
 from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.index.protocol import Vector
 from inference_cache_sidecar.index.scoped import ScopedIndex
+from inference_cache_sidecar.shared.address import parse_redis_url
+from inference_cache_sidecar.shared.tier import shared_tier
+from inference_cache_sidecar.shared.values import manifest
 from inference_cache_sidecar.store.memory import MemoryStore
 from inference_cache_sidecar.store.protocol import EntryStore
+from inference_cache_sidecar.store.tiered import TieredStore
 
 DIMENSIONS = 16
 CAP = 4 * 2**20
@@ -35,7 +42,8 @@ def key(name: object) -> bytes:
     return hashlib.sha256(str(name).encode()).digest()
 
 
-def entry(name: object, *, answer: bytes = b'{"choices":[]}', tag: str = "tag:t", epochs: MemoryEpochs | None = None) -> Entry:
+def entry(name: object, *, answer: bytes = b'{"choices":[]}') -> Entry:
+    """Without stamps."""
     return Entry(
         scope=key("scope"),
         digest=key(name),
@@ -44,7 +52,7 @@ def entry(name: object, *, answer: bytes = b'{"choices":[]}', tag: str = "tag:t"
         answer=answer,
         answer_id="chatcmpl-1",
         headers=(("content-type", "application/json"),),
-        stamps=tuple((name, epochs.current(name) if epochs else 0) for name in ("cache", tag)),
+        stamps=(),
         created=BEGAN,
         ttl_seconds=60.0,
         prompt_tokens=10,
@@ -65,33 +73,69 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def epochs(clock: Clock) -> MemoryEpochs:
-    return MemoryEpochs(clock=clock)
+@dataclass(frozen=True)
+class Kept:
+    """A store and the epochs it goes by."""
+
+    store: EntryStore
+    epochs: Epochs
+
+    async def stamped(self, plain: Entry, tag: str = "tag:t") -> Entry:
+        stamps = await self.epochs.stamps(["cache", tag])
+        assert stamps is not None
+        return replace(plain, stamps=stamps)
+
+    async def put(self, plain: Entry, vector: Vector | None = None, tag: str = "tag:t") -> Entry:
+        """Stored under the epochs of now."""
+        made = await self.stamped(plain, tag)
+        assert await self.store.put(made, vector)
+        return made
 
 
-@pytest.fixture(params=[pytest.param("memory", id="memory")])
-async def store(clock: Clock, epochs: MemoryEpochs) -> AsyncIterator[EntryStore]:
+@asynccontextmanager
+async def shared(url: str, memory: Callable[[Epochs], MemoryStore], clock: Clock) -> AsyncIterator[Kept]:
+    spec = parse_spec({"stale": {"ifError": f"{LONGEST_STALE}s"}, "store": {"redis": {"deadline": "5s"}}})
+    async with shared_tier(parse_redis_url(url), "test", spec, (), clock) as tier:
+        tier.values.manifest = manifest("an embedder", DIMENSIONS)
+        async with asyncio.timeout(30):
+            while not tier.epochs.confirmed:
+                await asyncio.sleep(0.01)
+        yield Kept(TieredStore(memory(tier.epochs), tier, "v1", clock, lambda _: None), tier.epochs)
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", id="standalone"), "sentinel", "cluster"])
+async def kept(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Kept]:
     index = ScopedIndex(DIMENSIONS)
-    yield MemoryStore(CAP, epochs, index, clock=clock, longest_stale_seconds=LONGEST_STALE)
+
+    def memory(epochs: Epochs) -> MemoryStore:
+        return MemoryStore(CAP, epochs, index, clock=clock, longest_stale_seconds=LONGEST_STALE)
+
+    if request.param == "memory":
+        epochs = MemoryEpochs(clock=clock)
+        yield Kept(memory(epochs), epochs)
+    else:
+        async with shared(request.getfixturevalue(request.param).url, memory, clock) as made:
+            yield made
     await index.close()
 
 
-async def test_what_was_put_is_got(store: EntryStore) -> None:
-    assert await store.put(entry(1), None)
-    assert await store.get(SCOPE, key(1)) == entry(1)
-    assert await store.peek(SCOPE, key(1)) == entry(1)
-    assert await store.get(SCOPE, key(2)) is None
-    assert await store.peek(SCOPE, key(2)) is None
+async def test_what_was_put_is_got(kept: Kept) -> None:
+    made = await kept.put(entry(1))
+    assert await kept.store.get(SCOPE, key(1)) == made
+    assert await kept.store.peek(SCOPE, key(1)) == made
+    assert await kept.store.get(SCOPE, key(2)) is None
+    assert await kept.store.peek(SCOPE, key(2)) is None
 
 
-async def test_a_replaced_entry_leaves_nothing_behind(store: EntryStore) -> None:
-    await store.put(entry(1, answer=b"a" * 5000), vector(1))
-    first = store.stats()
+async def test_a_replaced_entry_leaves_nothing_behind(kept: Kept) -> None:
+    await kept.put(entry(1, answer=b"a" * 5000), vector(1))
+    first = kept.store.stats()
     for _ in range(200):
-        await store.put(entry(1, answer=b"b" * 5000), vector(1))
-    last = store.stats()
-    assert (await store.get(SCOPE, key(1))) == entry(1, answer=b"b" * 5000)
+        await kept.put(entry(1, answer=b"b" * 5000), vector(1))
+    last = kept.store.stats()
+    found = await kept.store.get(SCOPE, key(1))
+    assert found is not None
+    assert found.answer == b"b" * 5000
     assert (last.entries, last.vectors, last.entry_bytes) == (1, 1, first.entry_bytes)
     assert last.used_bytes < first.used_bytes + 2**18
 
@@ -104,36 +148,36 @@ async def test_a_replaced_entry_leaves_nothing_behind(store: EntryStore) -> None
         pytest.param(vector(1), vector(2), 1, id="both-have-one"),
     ],
 )
-async def test_a_replaced_entry_takes_its_vector_along(store: EntryStore, before: Vector | None, after: Vector | None, left: int) -> None:
-    await store.put(entry(1), before)
-    await store.put(entry(1), after)
-    found = await store.neighbours(key("scope"), vector(1) if after is None else after, 5)
+async def test_a_replaced_entry_takes_its_vector_along(kept: Kept, before: Vector | None, after: Vector | None, left: int) -> None:
+    await kept.put(entry(1), before)
+    await kept.put(entry(1), after)
+    found = await kept.store.neighbours(key("scope"), vector(1) if after is None else after, 5)
     assert [neighbour.digest for neighbour in found] == [key(1)] * left
-    assert store.stats().vectors == left
+    assert kept.store.stats().vectors == left
 
 
-async def test_a_replaced_entry_of_another_scope_is_found_in_its_own_alone(store: EntryStore) -> None:
-    await store.put(entry(1), vector(1))
-    await store.put(replace(entry(1), scope=key("other")), vector(1))
-    assert await store.neighbours(key("scope"), vector(1), 5) == []
-    assert len(await store.neighbours(key("other"), vector(1), 5)) == 1
-    assert store.stats().vectors == 1
+async def test_a_replaced_entry_of_another_scope_is_found_in_its_own_alone(kept: Kept) -> None:
+    await kept.put(entry(1), vector(1))
+    await kept.put(replace(entry(1), scope=key("other")), vector(1))
+    assert await kept.store.neighbours(key("scope"), vector(1), 5) == []
+    assert len(await kept.store.neighbours(key("other"), vector(1), 5)) == 1
+    assert kept.store.stats().vectors == 1
 
 
-async def test_a_deleted_entry_is_gone_with_its_vector(store: EntryStore) -> None:
-    await store.put(entry(1), vector(1))
-    assert await store.delete(key(1))
-    assert not await store.delete(key(1))
-    assert await store.get(SCOPE, key(1)) is None
-    assert await store.neighbours(key("scope"), vector(1), 5) == []
-    assert (store.stats().entries, store.stats().vectors, store.stats().entry_bytes) == (0, 0, 0)
+async def test_a_deleted_entry_is_gone_with_its_vector(kept: Kept) -> None:
+    await kept.put(entry(1), vector(1))
+    assert await kept.store.delete(key(1))
+    assert not await kept.store.delete(key(1))
+    assert await kept.store.get(SCOPE, key(1)) is None
+    assert await kept.store.neighbours(key("scope"), vector(1), 5) == []
+    assert (kept.store.stats().entries, kept.store.stats().vectors, kept.store.stats().entry_bytes) == (0, 0, 0)
 
 
-async def test_neighbours_come_nearest_first_and_from_the_scope_alone(store: EntryStore) -> None:
+async def test_neighbours_come_nearest_first_and_from_the_scope_alone(kept: Kept) -> None:
     for number in range(5):
-        await store.put(entry(number), vector(number))
-    await store.put(replace(entry("far"), scope=key("other")), vector(3))
-    found = await store.neighbours(key("scope"), vector(3), 3)
+        await kept.put(entry(number), vector(number))
+    await kept.put(replace(entry("far"), scope=key("other")), vector(3))
+    found = await kept.store.neighbours(key("scope"), vector(3), 3)
     assert found[0].digest == key(3)
     assert len(found) == 3
     assert [neighbour.similarity for neighbour in found] == sorted((n.similarity for n in found), reverse=True)
@@ -141,11 +185,12 @@ async def test_neighbours_come_nearest_first_and_from_the_scope_alone(store: Ent
 
 
 @pytest.mark.parametrize("wrong", [pytest.param(np.ones(3, dtype=np.float32), id="size"), pytest.param(vector(1) * np.nan, id="nan")])
-async def test_a_vector_that_does_not_fit_is_refused_and_nothing_is_kept(store: EntryStore, wrong: Vector) -> None:
+async def test_a_vector_that_does_not_fit_is_refused_and_nothing_is_kept(kept: Kept, wrong: Vector) -> None:
+    made = await kept.stamped(entry(1))
     with pytest.raises(ValueError, match="vector"):
-        await store.put(entry(1), wrong)
-    assert await store.get(SCOPE, key(1)) is None
-    assert store.stats().entries == 0
+        await kept.store.put(made, wrong)
+    assert await kept.store.get(SCOPE, key(1)) is None
+    assert kept.store.stats().entries == 0
 
 
 @pytest.mark.parametrize(
@@ -160,75 +205,75 @@ async def test_a_vector_that_does_not_fit_is_refused_and_nothing_is_kept(store: 
     ],
 )
 async def test_an_entry_is_served_for_its_time_and_what_staleness_is_allowed(
-    store: EntryStore, clock: Clock, age: float, stale_seconds: float, served: bool
+    kept: Kept, clock: Clock, age: float, stale_seconds: float, served: bool
 ) -> None:
-    await store.put(entry(1), None)
+    await kept.put(entry(1), None)
     clock.now += age
-    assert (await store.get(SCOPE, key(1), stale_seconds=stale_seconds) is not None) is served
+    assert (await kept.store.get(SCOPE, key(1), stale_seconds=stale_seconds) is not None) is served
 
 
-async def test_a_look_without_stale_reading_does_not_end_a_stale_entry(store: EntryStore, clock: Clock) -> None:
-    await store.put(entry(1), None)
+async def test_a_look_without_stale_reading_does_not_end_a_stale_entry(kept: Kept, clock: Clock) -> None:
+    await kept.put(entry(1), None)
     clock.now += 80
-    assert await store.get(SCOPE, key(1)) is None
-    assert await store.get(SCOPE, key(1), stale_seconds=50) is not None
+    assert await kept.store.get(SCOPE, key(1)) is None
+    assert await kept.store.get(SCOPE, key(1), stale_seconds=50) is not None
 
 
-async def test_an_entry_past_the_longest_staleness_is_dropped_when_asked_for(store: EntryStore, clock: Clock) -> None:
-    await store.put(entry(1), vector(1))
+async def test_an_entry_past_the_longest_staleness_is_dropped_when_asked_for(kept: Kept, clock: Clock) -> None:
+    await kept.put(entry(1), vector(1))
     clock.now += 60 + LONGEST_STALE
-    assert await store.get(SCOPE, key(1), stale_seconds=1e6) is None
-    assert (store.stats().entries, store.stats().vectors, store.stats().expired) == (0, 0, 1)
+    assert await kept.store.get(SCOPE, key(1), stale_seconds=1e6) is None
+    assert (kept.store.stats().entries, kept.store.stats().vectors, kept.store.stats().expired) == (0, 0, 1)
 
 
-async def test_a_flushed_entry_is_never_served_and_dropped_when_asked_for(store: EntryStore, epochs: MemoryEpochs) -> None:
-    await store.put(entry(1, tag="tag:a"), vector(1))
-    await store.put(entry(2, tag="tag:b"), vector(2))
-    epochs.raise_epoch("tag:a")
-    assert await store.get(SCOPE, key(1), stale_seconds=50) is None
-    assert await store.get(SCOPE, key(2)) is not None
-    assert (store.stats().entries, store.stats().vectors, store.stats().flushed) == (1, 1, 1)
+async def test_a_flushed_entry_is_never_served_and_dropped_when_asked_for(kept: Kept) -> None:
+    await kept.put(entry(1), vector(1), "tag:a")
+    await kept.put(entry(2), vector(2), "tag:b")
+    await kept.epochs.raise_everywhere("tag:a")
+    assert await kept.store.get(SCOPE, key(1), stale_seconds=50) is None
+    assert await kept.store.get(SCOPE, key(2)) is not None
+    assert (kept.store.stats().entries, kept.store.stats().vectors, kept.store.stats().flushed) == (1, 1, 1)
 
 
-async def test_a_late_write_under_an_old_epoch_is_not_served(store: EntryStore, epochs: MemoryEpochs) -> None:
-    late = entry(1, epochs=epochs)
-    epochs.raise_epoch("cache")
-    await store.put(late, None)
-    assert await store.get(SCOPE, key(1)) is None
-    await store.put(entry(1, epochs=epochs), None)
-    assert await store.get(SCOPE, key(1)) is not None
+async def test_a_late_write_under_an_old_epoch_is_not_served(kept: Kept) -> None:
+    late = await kept.stamped(entry(1))
+    await kept.epochs.raise_everywhere("cache")
+    await kept.store.put(late, None)
+    assert await kept.store.get(SCOPE, key(1)) is None
+    await kept.put(entry(1))
+    assert await kept.store.get(SCOPE, key(1)) is not None
 
 
-async def test_purge_deletes_what_is_flushed_or_expired_and_nothing_else(store: EntryStore, epochs: MemoryEpochs, clock: Clock) -> None:
+async def test_purge_deletes_what_is_flushed_or_expired_and_nothing_else(kept: Kept, clock: Clock) -> None:
     for number in range(300):
-        await store.put(entry(number, tag=f"tag:{number % 3}"), vector(number))
-    await store.put(replace(entry("old"), created=BEGAN - 1000), vector(1))
-    epochs.raise_epoch("tag:0")
-    before = store.stats().entry_bytes
-    assert await store.purge("cache") == 100
-    assert await store.purge("cache") == 0
-    stats = store.stats()
+        await kept.put(entry(number), vector(number), f"tag:{number % 3}")
+    await kept.put(replace(entry("old"), created=BEGAN - 1000), vector(1))
+    await kept.epochs.raise_everywhere("tag:0")
+    before = kept.store.stats().entry_bytes
+    assert await kept.store.purge("tag:0") == 100
+    assert await kept.store.purge("tag:0") == 0
+    stats = kept.store.stats()
     assert (stats.entries, stats.vectors, stats.flushed, stats.expired) == (200, 200, 100, 1)
     assert stats.entry_bytes < before
 
 
-async def test_count_tells_how_many_reachable_entries_match(store: EntryStore, epochs: MemoryEpochs, clock: Clock) -> None:
+async def test_count_tells_how_many_reachable_entries_match(kept: Kept, clock: Clock) -> None:
     for number in range(30):
-        await store.put(entry(number, tag=f"tag:{number % 3}"), None)
-    epochs.raise_epoch("tag:1")
-    assert await store.count("tag:0") == 10
-    assert await store.count("cache") == 20
+        await kept.put(entry(number), None, f"tag:{number % 3}")
+    await kept.epochs.raise_everywhere("tag:1")
+    assert await kept.store.count("tag:0") == 10
+    assert await kept.store.count("cache") == 20
     clock.now += 60
-    assert await store.count("cache") == 0
-    assert store.stats().entries == 30
+    assert await kept.store.count("cache") == 0
+    assert kept.store.stats().entries == 30
 
 
 @pytest.mark.parametrize(
     "long_work", [pytest.param(lambda s: s.purge("cache"), id="purge"), pytest.param(lambda s: s.count("cache"), id="count")]
 )
-async def test_long_work_gives_way_to_the_loop(store: EntryStore, long_work: Callable[[EntryStore], Awaitable[int]]) -> None:
+async def test_long_work_gives_way_to_the_loop(kept: Kept, long_work: Callable[[EntryStore], Awaitable[int]]) -> None:
     for number in range(6000):
-        await store.put(entry(number), None)
+        await kept.put(entry(number), None)
     turns = 0
 
     async def others() -> None:
@@ -238,43 +283,28 @@ async def test_long_work_gives_way_to_the_loop(store: EntryStore, long_work: Cal
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(others())
-    await long_work(store)
+    await long_work(kept.store)
     beside.cancel()
     assert turns >= 3
 
 
-async def test_entries_may_come_and_go_while_a_purge_runs(store: EntryStore, epochs: MemoryEpochs) -> None:
+async def test_entries_may_come_and_go_while_a_purge_runs(kept: Kept) -> None:
     for number in range(3000):
-        await store.put(entry(number, tag="tag:a"), vector(number))
-    epochs.raise_epoch("tag:a")
-    purging = asyncio.create_task(store.purge("cache"))
+        await kept.put(entry(number), vector(number), "tag:a")
+    await kept.epochs.raise_everywhere("tag:a")
+    purging = asyncio.create_task(kept.store.purge("tag:a"))
     for number in range(3000, 3500):
-        await store.put(entry(number, tag="tag:b"), vector(number))
-        await store.delete(key(number - 2000))
+        await kept.put(entry(number), vector(number), "tag:b")
+        await kept.store.delete(key(number - 2000))
         await asyncio.sleep(0)
     await purging
-    assert store.stats().entries == store.stats().vectors == 500
-    assert all([await store.get(SCOPE, key(number)) is not None for number in range(3000, 3500)])
+    assert kept.store.stats().entries == kept.store.stats().vectors == 500
+    assert all([await kept.store.get(SCOPE, key(number)) is not None for number in range(3000, 3500)])
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        pytest.param(entry(1, answer=b"x" * CAP), id="larger-than-the-cap"),
-        pytest.param(entry(1, answer=b"x" * (CAP // 8)), id="an-eighth-of-the-cap"),
-        pytest.param(replace(entry(1), digest=b"short", scope=b"short"), id="keys-of-wrong-size"),
-        pytest.param(replace(entry(1), prompt_tokens=-1), id="negative-tokens"),
-    ],
-)
-async def test_what_cannot_be_kept_is_refused_and_evicts_nothing(store: EntryStore, odd: Entry) -> None:
-    await store.put(entry("kept"), None)
-    assert not await store.put(odd, None)
-    assert (store.stats().entries, store.stats().refused, store.stats().evicted) == (1, 1, 0)
-
-
-async def test_an_empty_answer_and_a_large_one_come_back(store: EntryStore) -> None:
+async def test_an_empty_answer_and_a_large_one_come_back(kept: Kept) -> None:
     for answer in (b"", b"x" * (CAP // 17), b"y" * 20_000):
-        await store.put(entry(1, answer=answer), None)
-        found = await store.get(SCOPE, key(1))
+        await kept.put(entry(1, answer=answer), None)
+        found = await kept.store.get(SCOPE, key(1))
         assert found is not None
         assert found.answer == answer

@@ -203,3 +203,18 @@ def test_resident_memory_stays_under_the_cap_and_most_of_it_is_entries(scopes: s
     share = float(words[words.index("share") + 5])
     assert 0.5 < ratio <= 1.1
     assert share >= 0.6
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(entry(1, size=CAP), id="larger-than-the-cap"),
+        pytest.param(entry(1, size=CAP // 8), id="an-eighth-of-the-cap"),
+        pytest.param(replace(entry(1), digest=b"short", scope=b"short"), id="keys-of-wrong-size"),
+        pytest.param(replace(entry(1), prompt_tokens=-1), id="negative-tokens"),
+    ],
+)
+async def test_what_cannot_be_kept_is_refused_and_evicts_nothing(store: MemoryStore, odd: Entry) -> None:
+    await store.put(entry("kept"), None)
+    assert not await store.put(odd, None)
+    assert (store.stats().entries, store.stats().refused, store.stats().evicted) == (1, 1, 0)

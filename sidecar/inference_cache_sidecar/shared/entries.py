@@ -41,7 +41,7 @@ class SharedEntries:
         self._keys = keys
         self._values = values
         self._version = version
-        self._stale_seconds = stale_seconds
+        self.stale_seconds = stale_seconds
         self._clock = clock
         self.counts = EntryCounts()
 
@@ -70,7 +70,7 @@ class SharedEntries:
 
     async def put(self, entry: Entry, vector: Vector | None) -> bytes | None:
         """The key it was stored under; None if it was not."""
-        ttl_seconds = entry.created + entry.ttl_seconds + self._stale_seconds - self._clock()
+        ttl_seconds = entry.created + entry.ttl_seconds + self.stale_seconds - self._clock()
         if ttl_seconds <= 0:
             return None
         key = self.key(entry.scope, entry.digest)

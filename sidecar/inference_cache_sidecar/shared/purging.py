@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -34,7 +34,9 @@ class Purge:
 
 
 class Purger:
-    def __init__(self, calls: Calls, hot: HotCalls, keys: Keyspace, entries: SharedEntries, epochs: Epochs) -> None:
+    def __init__(self, calls: Calls, hot: HotCalls, keys: Keyspace, entries: SharedEntries, epochs: Epochs, clock: Callable[[], float]) -> None:
+        """Entries age by `clock`."""
+        self._clock = clock
         self._calls = calls
         self._hot = hot
         self._keys = keys
@@ -62,7 +64,7 @@ class Purger:
             for entry in await self._read(keys):
                 stamped = dict(entry.stamps)
                 current = await self._epochs.stamps([stamp for stamp, _ in entry.stamps])
-                found += name in stamped and current == entry.stamps
+                found += name in stamped and current == entry.stamps and not entry.expired(self._clock())
         return found
 
     def _pattern(self, name: str) -> bytes:

@@ -95,7 +95,7 @@ class Servers:
         options = self.connection_options() | self._limits()
         if address.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in address.nodes]
-            self._cluster = RedisCluster(startup_nodes=nodes, cluster_error_retry_attempts=1, protocol=2, **options)
+            self._cluster = RedisCluster(startup_nodes=nodes, protocol=2, **options)
             return cast("Redis", self._cluster)
         options |= {"db": address.database, "protocol": 2, "max_connections": CONNECTIONS}
         if address.kind == "sentinel":

@@ -68,7 +68,7 @@ async def shared_tier(
     entries = SharedEntries(hot, keys, values, spec.model.version, stale, clock)
     epochs = SharedEpochs(calls, hot, Agreement(keys, replica, spec.invalidation.lease_seconds, longest_ttl(spec) + stale))
     tier = SharedTier(
-        calls, hot, keys, sealer, values, entries, epochs, Changes(calls, keys, replica), Purger(calls, hot, keys, entries, epochs)
+        calls, hot, keys, sealer, values, entries, epochs, Changes(calls, keys, replica), Purger(calls, hot, keys, entries, epochs, clock)
     )
     tier.go_on(epochs.run())
     try:

@@ -113,6 +113,11 @@ class MemoryStore:
         self._drop(slot)
         return True
 
+    def scope_of(self, digest: bytes) -> bytes | None:
+        """Of the entry that is held under `digest`; None if there is none."""
+        slot = self._slots.find(digest)
+        return None if slot is None else self._slots.scope(slot)
+
     async def holds(self, digest: bytes) -> bool:
         slot = self._slots.find(digest)
         return slot is not None and self._servable(slot, 0.0) is not None

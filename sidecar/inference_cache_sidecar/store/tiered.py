@@ -70,15 +70,17 @@ class TieredStore:
 
     async def delete(self, digest: bytes) -> bool:
         """From everywhere. Raises StoreError if that cannot be said."""
-        here = await self._memory.delete(digest)
         keys = await self._keys_under(digest)
+        here = await self._memory.delete(digest)
         there = await self._shared.hot.delete_many(keys)
         for key in keys:
             await self._shared.changes.tell(Change("deleted", key))
         return here or there > 0
 
     async def holds(self, digest: bytes) -> bool:
-        return await self._memory.holds(digest) or bool(await self._keys_under(digest))
+        if await self._memory.holds(digest):
+            return True
+        return any(found is not None for found in await self._shared.entries.get_many(await self._keys_under(digest)))
 
     async def neighbours(self, scope: bytes, vector: Vector, limit: int) -> list[Neighbour]:
         return await self._memory.neighbours(scope, vector, limit)
@@ -133,7 +135,7 @@ class TieredStore:
         if found is None:
             return None
         entry, vector = found
-        if self._clock() >= entry.created + entry.ttl_seconds + stale_seconds:
+        if self._clock() >= entry.created + entry.ttl_seconds + min(stale_seconds, self._shared.entries.stale_seconds):
             return None
         if await self._shared.epochs.stamps([name for name, _ in entry.stamps]) != entry.stamps:
             return None
@@ -141,6 +143,10 @@ class TieredStore:
         return entry
 
     async def _keys_under(self, digest: bytes) -> list[bytes]:
+        """Where memory knows the scope, the key is plain; else all keys are gone through."""
+        scope = self._memory.scope_of(digest)
+        if scope is not None:
+            return [self._shared.entries.key(scope, digest)]
         keys: list[bytes] = []
         async for found in batches(self._shared.calls.servers, self._shared.keys.entries_under(digest), rest=0.0):
             keys.extend(found)
