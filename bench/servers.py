@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Final
 import psutil
 
 from bench.prefilled import FILLED
+from inference_cache_contract.endpoints import ADMIN_TOKEN_VARIABLE, REDIS_URL_VARIABLE
 from inference_cache_toolkit.processes import Child, StartError, free_port, running, start, stop, wait_for
 
 START_SECONDS: Final = 120.0
+ADMIN_TOKEN: Final = "bench-token"
 COMMAND: Final = Path(sys.executable).with_name("inference-cache")
 NGINX: Final = """
 daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
@@ -38,10 +41,15 @@ class Server:
 
     url: str
     process: psutil.Process | None = None
+    admin_url: str = ""
 
     def cpu_seconds(self) -> float:
         """User and system, of all threads and children."""
         return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+
+    def age_seconds(self) -> float:
+        """Since the process began."""
+        return time.time() - self.process.create_time() if self.process is not None else 0.0
 
     def rss_mb(self) -> float:
         return sum(process.memory_info().rss for process in self._processes()) / 1e6
@@ -58,6 +66,13 @@ def cores() -> tuple[list[str], list[str]]:
     return ["taskset", "-c", str(usable[0])], ["taskset", "-c", str(usable[1])]
 
 
+def _environment(redis_url: str | None) -> dict[str, str] | None:
+    """None: this process's own, without a shared store."""
+    if redis_url is None:
+        return None
+    return {**os.environ, REDIS_URL_VARIABLE: redis_url, ADMIN_TOKEN_VARIABLE: ADMIN_TOKEN}
+
+
 class Servers:
     """Starts them; `stack` stops them."""
 
@@ -66,9 +81,9 @@ class Servers:
         self._folder = folder
         self._measured, self.beside = cores()
 
-    def _start(self, name: str, command: list[str | Path], *, measured: bool = True) -> Child:
+    def _start(self, name: str, command: list[str | Path], *, measured: bool = True, environment: Mapping[str, str] | None = None) -> Child:
         log = self._folder / f"{name}-{time.monotonic_ns()}.log"
-        return start(name, [*(self._measured if measured else self.beside), *command], log)
+        return start(name, [*(self._measured if measured else self.beside), *command], log, environment)
 
     def _running(self, child: Child, url: str, ready: str = "/health") -> Server:
         self._stack.enter_context(running(child, url + ready, START_SECONDS))
@@ -98,11 +113,12 @@ class Servers:
         child = self._start("minimal", [sys.executable, "-m", "bench.minimal_proxy", upstream.url, str(port)])
         return self._running(child, f"http://127.0.0.1:{port}")
 
-    def sidecar(self, upstream: Server, *flags: str) -> Server:
+    def sidecar(self, upstream: Server, *flags: str, redis_url: str | None = None) -> Server:
         address, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        child = self._start("sidecar", [COMMAND, "sidecar", "--listen", address, "--admin", admin, "--upstream", upstream.url, *flags])
+        command: list[str | Path] = [COMMAND, "sidecar", "--listen", address, "--admin", admin, "--upstream", upstream.url, *flags]
+        child = self._start("sidecar", command, environment=_environment(redis_url))
         server = self._running(child, f"http://{admin}", "/readyz")
-        return Server(f"http://{address}", server.process)
+        return Server(f"http://{address}", server.process, f"http://{admin}")
 
     def prefilled(self, upstream: Server, entries: int, vectors: Path, *flags: str) -> Server:
         """A sidecar with `entries` in one scope: bench/prefilled.py."""

@@ -51,6 +51,8 @@ class Calls:
         self.breaker = breaker
         self.deadline_seconds = deadline_seconds
         self.counts = CallCounts()
+        self.failing: Callable[[], bool] = lambda: False
+        """Whether the same store is failing others that ask it."""
         self._outstanding = 0
 
     async def __call__(self, ask: Callable[[Redis], Awaitable[T]], seconds: float | None = None, *, trial: bool = False) -> T:
@@ -58,7 +60,7 @@ class Calls:
 
         A `trial` goes through an open breaker, and closes it if it succeeds: for background work only.
         """
-        if not trial and self.breaker.is_open:
+        if not trial and (self.breaker.is_open or self.failing()):
             self.counts.refused += 1
             raise StoreUnavailable("the shared store is given a rest")
         if self._outstanding >= OUTSTANDING:

@@ -38,15 +38,15 @@ class SharedEntries:
         self, hot: HotCalls, keys: Keyspace, values: Values, version: str, stale_seconds: float, clock: Callable[[], float]
     ) -> None:
         self._hot = hot
-        self._keys = keys
         self._values = values
-        self._version = version
+        self._prefix = keys.entries_of(version).removesuffix(b"*")
         self.stale_seconds = stale_seconds
         self._clock = clock
         self.counts = EntryCounts()
 
     def key(self, scope: bytes, digest: bytes) -> bytes:
-        return self._keys.entry(self._version, scope, digest)
+        """As `Keyspace.entry`, without quoting the same names again and again."""
+        return b"%b%b:%b" % (self._prefix, scope[:16].hex().encode(), digest.hex().encode())
 
     async def get(self, scope: bytes, digest: bytes) -> Found | None:
         """None also where the store fails, or holds something else than an entry."""

@@ -5,7 +5,6 @@ it well; calls meanwhile fail at once.
 """
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -19,13 +18,13 @@ from inference_cache_sidecar.shared.calls import CallCounts
 from inference_cache_sidecar.shared.link import Command, Link, connect
 from inference_cache_sidecar.shared.servers import CONNECT_SECONDS, Node, Servers
 
-FAILURES: Final = 3
+FAILURES: Final = 1
+"""One late call is enough, so that no request waits twice: if it was but a moment, the ping that follows at once says so."""
 HEAL_SECONDS: Final = 0.25
 OUTSTANDING: Final = 1024
 """Calls that may wait for one server at once."""
 ELSEWHERE: Final = ("MOVED", "ASK", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """Replies of a server that is not, or not now, the one to ask."""
-_log = logging.getLogger(__name__)
 
 
 class _Place:
@@ -156,7 +155,6 @@ class HotCalls:
         self.counts.late += isinstance(error.__cause__, TimeoutError)
         place.breaker.failed()
         if place.breaker.is_open and place.healing is None:
-            self._lose(place)
             place.healing = asyncio.create_task(self._heal(place))
 
     def _lose(self, place: _Place) -> None:
@@ -211,19 +209,21 @@ class HotCalls:
     async def _heal(self, place: _Place) -> None:
         """Until the server answers a ping."""
         try:
-            while True:
+            while not await self._answers(place):  # noqa: ASYNC110  nothing here would set an event
                 await asyncio.sleep(HEAL_SECONDS)
-                try:
-                    link = await self._connect(place)
-                    await link.send((b"PING",), self._deadline_seconds)
-                except StoreError:
-                    continue
-                place.link = link
-                place.breaker.succeeded()
-                _log.info("the shared store answers again")
-                return
+            place.breaker.succeeded()
         finally:
             place.healing = None
+
+    async def _answers(self, place: _Place) -> bool:
+        try:
+            if place.link is None or place.link.lost:
+                place.link = await self._connect(place)
+            await place.link.send((b"PING",), HEAL_SECONDS)
+        except StoreError:
+            self._lose(place)
+            return False
+        return True
 
     async def _asked(self, asking: Any) -> Node:
         try:

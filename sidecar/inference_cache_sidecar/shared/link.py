@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import hiredis
 
@@ -25,6 +25,8 @@ class Link(asyncio.Protocol):
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._deadlines: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._watcher: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -44,8 +46,10 @@ class Link(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._unsent.append(_packed(command))
         self._waiting.append(future)
-        timer = self._loop.call_later(seconds, self._late, future)
-        future.add_done_callback(lambda _: timer.cancel())
+        deadline = self._loop.time() + seconds
+        self._deadlines.append((deadline, future))
+        if self._watcher is None or deadline < self._watcher.when():
+            self._watch_at(deadline)
         return future
 
     async def send_all(self, commands: Sequence[Command], seconds: float) -> list[Any]:
@@ -64,8 +68,8 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -91,21 +95,37 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self.lost:
             self._transport.write(b"".join(unsent))
 
-    def _late(self, future: "asyncio.Future[Any]") -> None:
-        self._loop.call_later(GRACE_SECONDS, self._give_up, future)
+    def _watch(self) -> None:
+        """One timer for all calls, which mostly have one deadline: it looks at the oldest that is still out."""
+        deadlines, now = self._deadlines, self._loop.time()
+        while deadlines and deadlines[0][1].done():
+            deadlines.popleft()
+        late = [future for deadline, future in deadlines if deadline <= now and not future.done()]
+        if late:
+            self._loop.call_later(GRACE_SECONDS, _give_up, late)
+        left = [deadline for deadline, future in deadlines if deadline > now]
+        self._watcher = None
+        if left:
+            self._watch_at(max(now + GRACE_SECONDS, min(left)))
 
-    @staticmethod
-    def _give_up(future: "asyncio.Future[Any]") -> None:
-        if not future.done():
-            error = StoreUnavailable("the shared store did not answer in time")
-            error.__cause__ = TimeoutError()
-            future.set_exception(error)
-            future.exception()
+    def _watch_at(self, when: float) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._watcher = self._loop.call_at(when, self._watch)
 
 
 def _packed(command: Command) -> bytes:
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub takes one argument only
     return packed
+
+
+def _give_up(late: "Sequence[asyncio.Future[Any]]") -> None:
+    for future in late:
+        if not future.done():
+            error = StoreUnavailable("the shared store did not answer in time")
+            error.__cause__ = TimeoutError()
+            future.set_exception(error)
+            future.exception()
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None, greeting: Sequence[Command], seconds: float) -> Link:

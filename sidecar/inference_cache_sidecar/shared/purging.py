@@ -34,7 +34,9 @@ class Purge:
 
 
 class Purger:
-    def __init__(self, calls: Calls, hot: HotCalls, keys: Keyspace, entries: SharedEntries, epochs: Epochs, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, calls: Calls, hot: HotCalls, keys: Keyspace, entries: SharedEntries, epochs: Epochs, clock: Callable[[], float]
+    ) -> None:
         """Entries age by `clock`."""
         self._clock = clock
         self._calls = calls

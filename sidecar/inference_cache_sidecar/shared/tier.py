@@ -62,6 +62,7 @@ async def shared_tier(
     deadline = spec.store.redis.deadline_seconds
     calls = Calls(servers, Breaker(BreakerSettings(FAILURES, RETRY_SECONDS)), deadline)
     hot = HotCalls(servers, deadline)
+    calls.failing = lambda: hot.breaker_open
     sealer = Sealer(encryption_keys)
     values = Values(sealer)
     stale = max(spec.stale.while_revalidate_seconds, spec.stale.if_error_seconds)

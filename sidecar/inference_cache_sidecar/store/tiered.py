@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from inference_cache_contract.entry import Entry
-from inference_cache_contract.epochs import flushed
+from inference_cache_contract.epochs import flushed, reachable
 from inference_cache_contract.keyspace import scope_and_digest
 from inference_cache_sidecar.errors import StoreError
 from inference_cache_sidecar.index.protocol import Neighbour, Vector
@@ -137,10 +137,14 @@ class TieredStore:
         entry, vector = found
         if self._clock() >= entry.created + entry.ttl_seconds + min(stale_seconds, self._shared.entries.stale_seconds):
             return None
-        if await self._shared.epochs.stamps([name for name, _ in entry.stamps]) != entry.stamps:
+        if not reachable(self._shared.epochs, entry.stamps) and not await self._learnt_reachable(entry):
             return None
         await self._memory.put(entry, vector)
         return entry
+
+    async def _learnt_reachable(self, entry: Entry) -> bool:
+        """For entries with stamps that are not known here yet."""
+        return await self._shared.epochs.stamps([name for name, _ in entry.stamps]) == entry.stamps
 
     async def _keys_under(self, digest: bytes) -> list[bytes]:
         """Where memory knows the scope, the key is plain; else all keys are gone through."""
