@@ -7,8 +7,8 @@ UNIT := tests/house tests/contract tests/sidecar tests/toolkit
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
 
-demo: .venv/.demo ## see it work in front of a stand-in; UPSTREAM=http://… for your own server, ONCE=1 to end by itself
-	$(BIN)/inference-cache demo $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(ONCE),--once) $(ARGS)
+demo: .venv/.demo ## see it work in front of a stand-in; UPSTREAM=http://… for your own server, REPLICAS=2 with a Redis, ONCE=1 to end by itself
+	$(BIN)/inference-cache demo $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(ONCE),--once) $(if $(REPLICAS),--replicas $(REPLICAS)) $(ARGS)
 
 test: .venv/.dev services ## every test, against a real vLLM, nginx and wrk; installs what it lacks; ARGS= go to pytest
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,5 +1,6 @@
 """`inference-cache demo` as a newcomer runs it: in a process of its own, ended by itself or by a signal."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,16 @@ def test_demo_shows_hits_of_both_kinds_and_every_refusal() -> None:
     assert found["the same in another", "What does it cost per month?"] == "model"
     assert run.stdout.count("model, shared with another caller") == 4
     assert "20 answers, 10 calls of the model, 10 saved." in run.stdout
+
+
+def test_demo_with_two_sidecars_shows_that_they_share_answers_and_flushes() -> None:
+    run = demo("--once", "--replicas", "2")
+    assert run.returncode == 0, run.stderr
+    before, _, after = run.stdout.partition("version v1 flushed at sidecar 1: 2 entries")
+    assert re.search(r"sidecar 2 +the same at another .* cache, same question ", before)
+    assert re.search(r"sidecar 2 +in other words there .* cache, similar question ", before)
+    assert re.search(r"sidecar 1 +a new question .* model ", after)
+    assert re.search(r"sidecar 2 +a new question .* model ", after)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import aiohttp
 
 from inference_cache_contract.endpoints import ADMIN_PORT, SERVING_PORT
 from inference_cache_toolkit.demo.asking import AnswerError
-from inference_cache_toolkit.demo.conductor import Plan, run, settled
+from inference_cache_toolkit.demo.conductor import run
+from inference_cache_toolkit.demo.plan import Plan, settled
 from inference_cache_toolkit.processes import StartError
 
 STANDIN_PORT = 18000
@@ -23,6 +24,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--upstream", type=server_url, metavar="URL", help="a server with OpenAI's API, e.g. vLLM; default: a stand-in is started"
+    )
+    made.add_argument(
+        "--replicas",
+        type=int,
+        default=1,
+        choices=range(1, 5),
+        metavar="N",
+        help="sidecars; two or more share a Redis; default: 1",
     )
     made.add_argument("--once", action="store_true", help="end after the questions")
     made.add_argument("--port", type=int, default=SERVING_PORT, help="of the sidecar; default: %(default)s")
@@ -41,7 +50,7 @@ def server_url(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; the exit status."""
     asked = parser().parse_args(arguments)
-    plan = settled(Plan(asked.port, asked.standin_port, asked.admin_port, asked.upstream, asked.once))
+    plan = settled(Plan(asked.port, asked.standin_port, asked.admin_port, asked.upstream, asked.once, asked.replicas))
     try:
         asyncio.run(_until_told(plan))
     except (StartError, AnswerError, aiohttp.ClientError) as error:

@@ -55,3 +55,11 @@ ANSWERS: Final = {
     "How do I convert EUR to USD?": "Open Wallet, choose your euros, then Convert, and name dollars as the target.",
     "Where can I download my invoices?": "All invoices are listed under Account, Billing; each has a button that downloads it as PDF.",
 }
+
+TOLD: Final = (Step("a new question", "How do I reset my password?"), Step("a new question", "Does the warranty cover water damage?"))
+SHARED: Final = (
+    Step("the same at another", "How do I reset my password?"),
+    Step("in other words there", "How can I reset my password?"),
+    Step("the same, streamed", "How do I reset my password?", stream=True),
+)
+"""What one sidecar is told, and what another then knows."""
