@@ -1,5 +1,6 @@
 """The promise of a vector index."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,10 @@ class VectorIndex(Protocol):
 
     def add(self, scope: bytes, digest: bytes, vector: Vector) -> None:
         """Raises ValueError if `vector` has another size; replaces the vector of an equal digest."""
+        ...
+
+    def add_all(self, added: Sequence[tuple[bytes, bytes, Vector]]) -> None:
+        """As `add` for each (scope, digest, vector), all of them new or replaced."""
         ...
 
     def remove(self, scope: bytes, digest: bytes) -> bool: ...

@@ -6,6 +6,7 @@ any size; what takes longer runs in the index's own thread, which `close` ends.
 
 import asyncio
 from array import array
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from sys import getsizeof
@@ -71,6 +72,19 @@ class ScopedIndex:
             self._add_small(scope, digest, checked)
         else:
             self._add_to_region(region, scope, digest, checked)
+
+    def add_all(self, added: Sequence[tuple[bytes, bytes, Vector]]) -> None:
+        """As `add` for each (scope, digest, vector); what many of one large scope share is computed once."""
+        by_scope: dict[bytes, dict[bytes, Vector]] = {}
+        for scope, digest, vector in added:
+            by_scope.setdefault(scope, {})[digest] = vector
+        for scope, vectors in by_scope.items():
+            region = self._regions.get(scope)
+            fresh = [digest for digest in vectors if region is not None and region.find(digest) == NONE]
+            for digest in vectors.keys() - fresh:
+                self.add(scope, digest, vectors[digest])
+            if region is not None and fresh:
+                self._add_fresh(region, scope, {digest: unit(vectors[digest], self.dimensions) for digest in fresh})
 
     def remove(self, scope: bytes, digest: bytes) -> bool:
         region = self._regions.get(scope)
@@ -150,6 +164,13 @@ class ScopedIndex:
         else:
             self._slab.replace(row, vector)
             region.replaced(row, vector)
+        self._region_bytes += region.nbytes - before
+
+    def _add_fresh(self, region: Region, scope: bytes, vectors: dict[bytes, Vector]) -> None:
+        before = region.nbytes
+        rows = [self._filled_row(scope, digest, vector) for digest, vector in vectors.items()]
+        region.take_in(rows, np.stack(list(vectors.values())))
+        region.advance()
         self._region_bytes += region.nbytes - before
 
     def _remove_from_region(self, region: Region, scope: bytes, row: int) -> None:

@@ -56,7 +56,7 @@ class SharedEntries:
         except StoreError:
             self.counts.failed += 1
             return None
-        found = None if sealed is None else self._read(key, sealed)
+        found = None if sealed is None else self.read(key, sealed)
         if found is None or found[0].scope != scope:
             self.counts.misses += 1
             return None
@@ -65,8 +65,12 @@ class SharedEntries:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Found | None]:
         """Raises StoreError."""
+        return [self.read(key, sealed) for key, sealed in await self.fetch(keys)]
+
+    async def fetch(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        """What lies under those keys that are there, for `read`. Raises StoreError."""
         replies = await self._hot.run([(key, (b"GET", key)) for key in keys], PATIENT_SECONDS)
-        return [self._read(key, reply) if isinstance(reply, bytes) else None for key, reply in zip(keys, replies, strict=True)]
+        return [(key, reply) for key, reply in zip(keys, replies, strict=True) if isinstance(reply, bytes)]
 
     async def put(self, entry: Entry, vector: Vector | None) -> bytes | None:
         """The key it was stored under; None if it was not."""
@@ -84,7 +88,8 @@ class SharedEntries:
         self.counts.stored += 1
         return key
 
-    def _read(self, key: bytes, sealed: bytes) -> Found | None:
+    def read(self, key: bytes, sealed: bytes) -> Found | None:
+        """None for what is no entry."""
         try:
             return self._values.read(key, sealed)
         except Unsealable as error:

@@ -27,6 +27,7 @@ from inference_cache_sidecar.shared import scripts
 from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
 from inference_cache_sidecar.shared.hot import HotCalls
 from inference_cache_sidecar.shared.link import Command
+from inference_cache_sidecar.tasks import ended
 
 CONFIRMATIONS_A_LEASE: Final = 4
 RAISES_KEPT: Final = 4096
@@ -143,8 +144,7 @@ class SharedEpochs:
                 except TimeoutError:
                     continue
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            await ended([listening])
 
     async def _confirm_or_say(self) -> None:
         before = self.confirmed

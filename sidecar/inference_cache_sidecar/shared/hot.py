@@ -17,6 +17,7 @@ from inference_cache_sidecar.errors import StoreError, StoreRefused, StoreUnavai
 from inference_cache_sidecar.shared.calls import CallCounts
 from inference_cache_sidecar.shared.link import Command, Link, connect
 from inference_cache_sidecar.shared.servers import CONNECT_SECONDS, Node, Servers
+from inference_cache_sidecar.tasks import ended
 
 FAILURES: Final = 1
 """One late call is enough, so that no request waits twice: if it was but a moment, the ping that follows at once says so."""
@@ -82,10 +83,7 @@ class HotCalls:
 
     async def close(self) -> None:
         for place in self._places.values():
-            tasks = [task for task in (place.connecting, place.healing) if task is not None]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(task for task in (place.connecting, place.healing) if task is not None)
             if place.link is not None:
                 place.link.close()
 

@@ -15,6 +15,7 @@ from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
 from inference_cache_sidecar.shared.entries import SharedEntries
 from inference_cache_sidecar.shared.hot import HotCalls
 from inference_cache_sidecar.shared.scanning import batches
+from inference_cache_sidecar.tasks import ended
 
 LEASE_SECONDS: Final = 30.0
 WAIT_SECONDS: Final = 0.5
@@ -94,8 +95,7 @@ class Purger:
         try:
             yield
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            await ended([renewing])
             with suppress(StoreError):
                 await self._calls(lambda client: client.unlink(key), SLOW_SECONDS)
 

@@ -19,6 +19,7 @@ from inference_cache_sidecar.shared.purging import Purger
 from inference_cache_sidecar.shared.sealing import Sealer
 from inference_cache_sidecar.shared.servers import Servers
 from inference_cache_sidecar.shared.values import Values
+from inference_cache_sidecar.tasks import ended
 
 FAILURES: Final = 3
 RETRY_SECONDS: Final = 0.5
@@ -75,9 +76,7 @@ async def shared_tier(
     try:
         yield tier
     finally:
-        for task in tier.tasks:
-            task.cancel()
-        await asyncio.gather(*tier.tasks, return_exceptions=True)
+        await ended(tier.tasks)
         await hot.close()
         await servers.close()
 

@@ -6,7 +6,7 @@ their entries. Nothing here blocks the loop for more than a few milliseconds; lo
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from inference_cache_contract import wire
 from inference_cache_contract.entry import Entry
@@ -105,6 +105,20 @@ class MemoryStore:
         await self._make_room(0, None)
         self._evict_ahead(per_byte)
         return True
+
+    async def put_all(self, found: Sequence[tuple[Entry, Vector | None]]) -> int:
+        """As `put` for each, but room is looked for once; returns how many are kept."""
+        packed = [(entry, wire.pack(entry), vector) for entry, vector in found]
+        length = sum(len(bytes_) for _, bytes_, _ in packed)
+        if self._used_bytes() + self._wanted(length) + length > self._max_bytes * _NEARLY_FULL:
+            return sum([await self.put(entry, vector) for entry, vector in found])
+        self._index.add_all([(entry.scope, entry.digest, vector) for entry, _, vector in packed if vector is not None])
+        for entry, bytes_, vector in packed:
+            size = len(bytes_) + _OVERHEAD_PER_ENTRY + (0 if vector is None else self._index.vector_bytes)
+            self._keep(entry, bytes_, vector, cost(entry) / size, indexed=True)
+        self._stored += len(packed)
+        await self._make_room(0, None)
+        return len(packed)
 
     async def delete(self, digest: bytes) -> bool:
         slot = self._slots.find(digest)
@@ -211,9 +225,11 @@ class MemoryStore:
                 yield slot
             slot += 1
 
-    def _keep(self, entry: Entry, packed: bytes, vector: Vector | None, per_byte: float) -> None:
+    def _keep(self, entry: Entry, packed: bytes, vector: Vector | None, per_byte: float, *, indexed: bool = False) -> None:
+        """`indexed`: the index has the vector already."""
         if vector is not None:
-            self._index.add(entry.scope, entry.digest, vector)
+            if not indexed:
+                self._index.add(entry.scope, entry.digest, vector)
             self._vectors += 1
         slot = self._slots.find(entry.digest)
         uses = 0

@@ -6,8 +6,8 @@ there. The shared store is asked where memory has nothing. Entries whose epochs 
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ from inference_cache_contract.keyspace import scope_and_digest
 from inference_cache_sidecar.errors import StoreError
 from inference_cache_sidecar.index.protocol import Neighbour, Vector
 from inference_cache_sidecar.shared.changes import Change
-from inference_cache_sidecar.shared.scanning import batches
+from inference_cache_sidecar.shared.scanning import ahead, batches
 from inference_cache_sidecar.shared.tier import SharedTier
 from inference_cache_sidecar.store.memory import MemoryStore
 from inference_cache_sidecar.store.protocol import StoreStats
@@ -101,9 +101,10 @@ class TieredStore:
     async def load(self) -> None:
         """Take in what the shared store has with a vector, to be found by similarity. Raises StoreError."""
         warming = self.warming = Warming()
-        async for keys in batches(self._shared.calls.servers, self._pattern, rest=0.0):
-            warming.scanned += len(keys)
-            warming.loaded += await self._take_in(keys)
+        async with aclosing(ahead(self._fetches())) as fetches:
+            async for fetched in fetches:
+                warming.scanned += len(fetched)
+                warming.loaded += await self._take_in(fetched)
         warming.done = True
         _log.info("%d of %d entries of the shared store can be found by similarity", warming.loaded, warming.scanned)
 
@@ -111,19 +112,25 @@ class TieredStore:
         """What another replica did. Raises StoreError."""
         prefix = self._pattern.removesuffix(b"*")
         stored = [change.key for change in changes if change.kind == "stored" and change.key.startswith(prefix)]
-        await self._take_in(list(dict.fromkeys(stored)))
+        await self._take_in(await self._shared.entries.fetch(list(dict.fromkeys(stored))))
         for change in changes:
             place = scope_and_digest(change.key) if change.kind == "deleted" else None
             if place is not None:
                 self._deleted(place[1])
                 await self._memory.delete(place[1])
 
-    async def _take_in(self, keys: Sequence[bytes]) -> int:
+    async def _fetches(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        async for keys in batches(self._shared.calls.servers, self._pattern, rest=0.0):
+            yield await self._shared.entries.fetch(keys)
+
+    async def _take_in(self, fetched: Sequence[tuple[bytes, bytes]]) -> int:
+        """What has a vector that can be compared, and is not flushed for certain; how many."""
         taken = 0
-        for start in range(0, len(keys), TAKEN_AT_ONCE):
-            for found in await self._shared.entries.get_many(keys[start : start + TAKEN_AT_ONCE]):
-                if found is not None and found[1] is not None and not flushed(self._shared.epochs, found[0].stamps):
-                    taken += await self._memory.put(*found)
+        for start in range(0, len(fetched), TAKEN_AT_ONCE):
+            read = [self._shared.entries.read(*item) for item in fetched[start : start + TAKEN_AT_ONCE]]
+            taken += await self._memory.put_all(
+                [found for found in read if found and found[1] is not None and not flushed(self._shared.epochs, found[0].stamps)]
+            )
             await asyncio.sleep(0)
         return taken
 
