@@ -1,0 +1,150 @@
+"""When the shared store breaks: every request is answered, nothing flushed comes back, and sharing goes on once it is well."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis import Redis
+from tests.services.fault_proxy import FaultProxy
+from tests.sidecar.conftest import Client
+
+from inference_cache_sidecar.settings import Secrets
+from inference_cache_toolkit.redis_server import RedisServer
+
+Start = Callable[..., Awaitable[Client]]
+QUESTION = "How do I reset my password?"
+TRUSTING = {"trustedHeaders": {"from": ["127.0.0.0/8"]}}
+
+
+async def until_shared(client: Client) -> None:
+    async with asyncio.timeout(20):
+        while client.running.shared is None or not client.running.shared.epochs.confirmed:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_sidecar_starts_without_its_store_and_shares_once_that_is_there(start_sidecar: Start, redis: RedisServer) -> None:
+    redis.kill()
+    first, second = [await start_sidecar(redis_url=redis.url) for _ in range(2)]
+    assert (await first.chat(QUESTION)).status == 200
+    redis.restart()
+    async with asyncio.timeout(20):
+        while (await second.chat(QUESTION, {"Cache-Control": "only-if-cached"})).kind != "exact":
+            await first.chat(QUESTION)
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+async def test_every_request_is_answered_while_the_store_is_gone(start_sidecar: Start, redis: RedisServer, fault: str) -> None:
+    client = await start_sidecar(redis_url=redis.url)
+    await client.chat(QUESTION)
+    getattr(redis, fault)()
+    answers = await asyncio.gather(*(client.chat(f"Question number {number}?") for number in range(50)))
+    assert {answer.status for answer in answers} == {200}
+    assert (await client.chat(QUESTION)).status == 200
+
+
+async def test_memory_serves_no_longer_than_the_lease_when_flushes_could_not_be_heard_of(start_sidecar: Start, redis: RedisServer) -> None:
+    client = await start_sidecar({"invalidation": {"lease": "1s"}}, redis_url=redis.url)
+    await client.chat(QUESTION)
+    assert (await client.chat(QUESTION)).kind == "exact"
+    redis.pause()
+    async with asyncio.timeout(10):
+        while (await client.chat(QUESTION)).kind == "exact":
+            await asyncio.sleep(0.05)
+    redis.resume()
+    async with asyncio.timeout(10):
+        while (await client.chat(QUESTION)).kind != "exact":
+            await asyncio.sleep(0.05)
+
+
+async def test_a_cut_off_replica_serves_nothing_flushed_once_it_is_back(
+    start_sidecar: Start, redis: RedisServer, start_fault_proxy: Callable[[int], Awaitable[FaultProxy]]
+) -> None:
+    proxy = await start_fault_proxy(redis.port)
+    near, far = await start_sidecar(redis_url=redis.url), await start_sidecar(redis_url=proxy.url)
+    for client in (near, far):
+        await client.chat(QUESTION)
+    await proxy.cut()
+    assert (await near.administer("/flush", {"all": True})).status == 200
+    assert (await far.chat(QUESTION)).kind == "miss"
+    await proxy.heal()
+    await until_shared(far)
+    assert (await far.chat(QUESTION)).kind == "miss"
+
+
+async def test_a_flush_while_the_store_is_gone_is_in_force_here_at_once_and_everywhere_when_it_is_back(
+    start_sidecar: Start, redis: RedisServer, start_fault_proxy: Callable[[int], Awaitable[FaultProxy]]
+) -> None:
+    proxy = await start_fault_proxy(redis.port)
+    near, far = await start_sidecar(redis_url=redis.url), await start_sidecar(redis_url=proxy.url)
+    for client in (near, far):
+        await client.chat(QUESTION)
+    await proxy.cut()
+    refused = await far.administer("/flush", {"all": True})
+    assert refused.status == 503
+    assert (await far.chat(QUESTION)).kind != "exact"
+    await proxy.heal()
+    async with asyncio.timeout(20):
+        while (await near.chat(QUESTION, {"Cache-Control": "only-if-cached"})).status == 200:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "junk", [pytest.param(b"", id="empty"), pytest.param(os.urandom(700), id="random"), pytest.param(b"\x00(\xb5/\xfd", id="cut")]
+)
+async def test_junk_in_the_store_is_a_miss(start_sidecar: Start, redis: RedisServer, junk: bytes) -> None:
+    first = await start_sidecar(redis_url=redis.url)
+    await first.chat(QUESTION)
+    with Redis.from_url(redis.url) as client:
+        entries = client.keys("inference-cache:*:e1:*")
+        assert len(entries) == 1
+        for key in entries:
+            client.set(key, junk)
+    second = await start_sidecar(redis_url=redis.url)
+    assert (await second.chat(QUESTION)).kind == "miss"
+    third = await start_sidecar(redis_url=redis.url)
+    assert (await third.chat(QUESTION)).kind == "exact"
+
+
+async def test_keys_of_the_wrong_type_cost_sharing_and_never_an_answer(start_sidecar: Start, redis: RedisServer) -> None:
+    first = await start_sidecar(redis_url=redis.url)
+    await first.chat(QUESTION)
+    with Redis.from_url(redis.url) as client:
+        for key in client.keys("inference-cache:*"):
+            client.delete(key)
+            client.lpush(key, "junk")
+    second = await start_sidecar(redis_url=redis.url)
+    for client in (first, second):
+        for number in range(5):
+            assert (await client.chat(f"Question number {number}?")).status == 200
+
+
+@pytest.mark.parametrize("length", [100, 3000])
+async def test_a_store_full_to_the_brim_costs_hits_and_never_an_answer(
+    start_sidecar: Start, start_redis: Callable[..., RedisServer], length: int
+) -> None:
+    full = start_redis(config=("maxmemory 1mb", "maxmemory-policy noeviction"))
+    client = await start_sidecar(redis_url=full.url)
+    for number in range(10):
+        assert (await client.chat(f"Question number {number}? " + "x" * length)).status == 200
+
+
+async def test_encrypted_the_store_shows_nothing_of_questions_answers_tags_or_credentials(start_sidecar: Start, redis: RedisServer) -> None:
+    secrets = Secrets(encryption_keys=(b"k" * 32,))
+    spec = {**TRUSTING, "semantic": {"mode": "Serve"}}
+    first, second = [await start_sidecar(spec, redis_url=redis.url, secrets=secrets) for _ in range(2)]
+    headers = {"Authorization": "Bearer sk-very-secret", "x-inference-cache-tags": "user:4711"}
+    asked = await first.chat("Who knows the saffron recipe of Mrs Ottoline?", headers, stream=False)
+    streamed = await first.chat("Where is the hidden cellar?", headers, stream=True)
+    assert (asked.status, streamed.status) == (200, 200)
+    assert (await second.chat("Who knows the saffron recipe of Mrs Ottoline?", headers)).kind == "exact"
+    flushed = await first.administer("/flush", {"tag": "user:9"})
+    assert flushed.status == 200
+    words = [word for word in asked.text.split() if len(word) > 6][:5]
+    with Redis.from_url(redis.url) as client:
+        kept = b"".join(key + b"=" + client.dump(key) + b"\n" for key in client.keys("*"))
+        assert len(client.keys("*:e1:*")) == 2
+        assert any(client.type(key) == b"stream" for key in client.keys("*"))
+    for plain in ("saffron", "Ottoline", "cellar", "4711", "sk-very-secret", "chatcmpl", "assistant", *words):
+        assert plain.encode() not in kept, plain
