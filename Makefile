@@ -10,7 +10,7 @@ help: ## this list
 demo: .venv/.demo ## see it work in front of a stand-in; UPSTREAM=http://… for your own server, REPLICAS=2 with a Redis, ONCE=1 to end by itself
 	$(BIN)/inference-cache demo $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(if $(ONCE),--once) $(if $(REPLICAS),--replicas $(REPLICAS)) $(ARGS)
 
-test: .venv/.dev services ## every test, against a real vLLM, nginx and wrk; installs what it lacks; ARGS= go to pytest
+test: .venv/.dev services ## every test, against a real vLLM, Kafka, Redis, nginx and wrk; installs what it lacks; ARGS= go to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
 check: lint types unit ## what to run before a commit: lint, types, layers, unit tests
@@ -28,8 +28,10 @@ unit: .venv/.dev
 	$(BIN)/python -m pytest -q -m "not slow" $(UNIT) $(ARGS)
 
 services: .venv/.dev
-	@scripts/system_packages.sh nginx wrk redis-server
+	@scripts/system_packages.sh nginx wrk redis-server java:openjdk-17-jre-headless mvn:maven
 	@$(BIN)/python tests/services/install_vllm.py
+	@$(BIN)/python tests/services/install_kafka.py
+	@$(BIN)/python tests/services/install_feast.py
 
 bench: .venv/.dev ## speed beside direct, nginx and a minimal proxy, in one run
 	@scripts/system_packages.sh nginx wrk redis-server

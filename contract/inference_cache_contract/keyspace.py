@@ -13,6 +13,10 @@ from urllib.parse import quote
 from inference_cache_contract.wire import WIRE_VERSION
 
 _FAMILY: Final = "inference-cache"
+EVENTS: Final = f"{_FAMILY}:events"
+"""The stream that events are read from, unless the spec names another: of no cache alone, since all may read it."""
+DEAD_LETTERS: Final = f"{EVENTS}:dead-letters"
+"""The stream of events that could not be used, unless the spec names another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +80,6 @@ class Keyspace:
     def feature(self, view: str, name: str, entity: bytes) -> bytes:
         """One feature's value for one entity; `entity` is the digest of its join keys and values."""
         return f"{self._own}:feature:{_quoted(view)}:{_quoted(name)}:{entity.hex()}".encode()
-
-    def event_seen(self, event: bytes) -> bytes:
-        """Held shortly by the replica that handles an event which all of them heard."""
-        return f"{self._own}:event:{event.hex()}".encode()
 
     @property
     def _own(self) -> str:

@@ -12,7 +12,9 @@ from inference_cache_contract.canonical import Normalize
 from inference_cache_contract.endpoints import Endpoint
 from inference_cache_contract.errors import SpecErrors, SpecProblem
 from inference_cache_contract.spec_accepted import ACCEPTED
+from inference_cache_contract.spec_features import Features
 from inference_cache_contract.spec_fields import Holds, Says, Section, members
+from inference_cache_contract.spec_invalidation import Invalidation, contradictions
 from inference_cache_contract.spec_kinds import (
     BOOLEAN,
     BYTES,
@@ -38,6 +40,8 @@ AnswerPolicy = Literal["All", "Exact", "Never"]
 _HOUR: Final = 3600.0
 _POLICY = choice("All", "Exact", "Never")
 _NORMALIZED: Final = Normalize()
+_INVALIDATION: Final = Invalidation()
+_FEATURES: Final = Features()
 _NORMALIZE: Final = {
     "whitespace": Says(BOOLEAN, "runs of white space count as one blank"),
     "case": Says(BOOLEAN, "upper and lower case are equal, outside code and acronyms"),
@@ -136,14 +140,6 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Invalidation:
-    lease_seconds: Annotated[
-        float,
-        Says(DURATION, "how long a replica serves without having heard of flushes; a flush waits no longer for one that is gone", "lease"),
-    ] = 2.0
-
-
-@dataclass(frozen=True, slots=True)
 class Stale:
     while_revalidate_seconds: Annotated[
         float,
@@ -199,7 +195,8 @@ class Spec:
     sampling: Annotated[Sampling, Holds("which requests ask for an answer that may be repeated")] = Sampling()
     tenancy: Annotated[Tenancy, Holds("who shares answers")] = Tenancy()
     store: Annotated[Store, Holds("where answers are kept")] = Store()
-    invalidation: Annotated[Invalidation, Holds("how flushes reach every replica")] = Invalidation()
+    invalidation: Annotated[Invalidation, Holds("how flushes reach every replica, and events that order them")] = _INVALIDATION
+    features: Annotated[Features, Holds("the feature cache, for a Feast-compatible feature server")] = _FEATURES
     stale: Annotated[Stale, Holds("answers past their end")] = Stale()
     answers: Annotated[Answers, Holds("what is kept of answers that did not simply end: all, for exact repeats, never")] = Answers()
     limits: Annotated[Limits, Holds("sizes and times")] = Limits()
@@ -215,6 +212,7 @@ def parse_spec(raw: Mapping[str, Any]) -> Spec:
     spec = read(SPEC, raw, "spec", ACCEPTED, problems)
     if isinstance(spec, Spec):
         problems.extend(_contradictions(spec))
+        problems.extend(contradictions(spec.invalidation))
     if problems or not isinstance(spec, Spec):
         raise SpecErrors(problems)
     return spec

@@ -55,7 +55,6 @@ _ARTIFACT = _object(
 ACCEPTED: Final[Accepted] = {
     "spec": {
         "selector": _object(matchLabels=ANYTHING, matchExpressions=ANYTHING),
-        "features": _object(upstream=NAME, ttl=DURATION),
         "prefixCaching": _object(enabled=BOOLEAN),
         "rollout": _object(
             trigger=choice("Auto", "Manual"), flush=choice("AfterRollout", "Immediate"), retain=DURATION, drainTimeout=DURATION
@@ -67,5 +66,5 @@ ACCEPTED: Final[Accepted] = {
     "spec.semantic": {"calibration": _object(judge=choice("Off", "Upstream"), budget=ANYTHING)},
     "spec.tenancy": {"keySecretRef": _SECRET},
     "spec.store.redis": {"urlSecretRef": _SECRET, "encryptionKeySecretRef": _SECRET},
-    "spec.invalidation": {"redisStream": ANYTHING, "pubsub": ANYTHING, "kafka": ANYTHING},
+    "spec.invalidation.kafka": {"usernameSecretRef": _SECRET, "passwordSecretRef": _SECRET},
 }

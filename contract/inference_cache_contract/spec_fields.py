@@ -24,7 +24,7 @@ class Says:
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """Annotation of a field that holds other fields."""
+    """Annotation of a field that holds other fields. `Annotated[X | None, Holds(…)] = None`: None unless the spec has the section."""
 
     help: str
     foreign: Mapping[str, Says] = dataclasses.field(default_factory=dict)
@@ -66,8 +66,12 @@ def _member(field: "dataclasses.Field[Any]", hint: Any, foreign: Mapping[str, Sa
     said = hint.__metadata__[0] if typing.get_origin(hint) is typing.Annotated else foreign[field.name]
     if isinstance(said, Says):
         return Leaf(field.name, said.name or camel(field.name), said.kind, field.default, said.help)
-    cls = typing.get_args(hint)[0]
+    cls = _without_none(typing.get_args(hint)[0])
     return Section(field.name, camel(field.name), cls, members(cls, said.foreign), said.help)
+
+
+def _without_none(cls: Any) -> Any:
+    return next((each for each in typing.get_args(cls) if each is not type(None)), cls)
 
 
 def camel(attribute: str) -> str:

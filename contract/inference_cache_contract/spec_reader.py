@@ -64,9 +64,11 @@ def write(parts: Iterable[Member], value: object) -> dict[str, object]:
     written: dict[str, object] = {}
     for member in parts:
         part = getattr(value, member.attribute)
+        if part is None:
+            continue
         if isinstance(member, Section):
             written[member.name] = write(member.members, part)
-        elif part is not None and (shown_part := member.kind.show(part)) is not None:
+        elif (shown_part := member.kind.show(part)) is not None:
             written[member.name] = shown_part
     return written
 

@@ -64,7 +64,7 @@ def _walk(section: Section, names: tuple[str, ...], about: str) -> Iterator[Sett
         if isinstance(member, Section):
             yield from _walk(member, path, about or member.help)
         else:
-            yield Setting(path, about, member.kind, member.default, member.help)
+            yield Setting(path, about, member.kind, None if member.required else member.default, member.help)
 
 
 SETTINGS: Final[tuple[Setting, ...]] = tuple(_walk(SPEC, (), ""))

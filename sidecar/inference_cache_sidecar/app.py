@@ -25,6 +25,7 @@ from inference_cache_contract.spec import Spec
 from inference_cache_sidecar.access import Access, Tenancy
 from inference_cache_sidecar.adapters import ModelChanges
 from inference_cache_sidecar.admin.app import build_admin
+from inference_cache_sidecar.admin.shared_tier import SharedView
 from inference_cache_sidecar.administration import Administration
 from inference_cache_sidecar.embedder.late import LateEmbedder
 from inference_cache_sidecar.embedder.loading import load_embedder
@@ -32,6 +33,8 @@ from inference_cache_sidecar.embedder.protocol import Embedder
 from inference_cache_sidecar.embedder.worker import EmbeddingWorker, WorkerLimits
 from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.errors import CannotListen
+from inference_cache_sidecar.events.building import EventParts, Events
+from inference_cache_sidecar.feature_serving import ServedFeatures, served_features
 from inference_cache_sidecar.flights import Flights
 from inference_cache_sidecar.flush import Flusher
 from inference_cache_sidecar.flying import Flying, Policy
@@ -52,14 +55,16 @@ from inference_cache_sidecar.render.renderers import renderer_for
 from inference_cache_sidecar.repeats import Repeats
 from inference_cache_sidecar.served import Served
 from inference_cache_sidecar.server import ProxyServer, ServerLimits
-from inference_cache_sidecar.settings import ADMIN, LISTEN, Address, ProcessSetting, Settings
+from inference_cache_sidecar.settings import ADMIN, FEATURES, LISTEN, Address, ProcessSetting, Settings
 from inference_cache_sidecar.shared.changes import Followed
 from inference_cache_sidecar.shared.tenancy_key import AgreedKey, random_key
 from inference_cache_sidecar.shared.tier import SharedTier, shared_tier
 from inference_cache_sidecar.shared.values import manifest
+from inference_cache_sidecar.shared.watch import StoreWatch
 from inference_cache_sidecar.store.memory import MemoryStore
 from inference_cache_sidecar.store.protocol import EntryStore
 from inference_cache_sidecar.store.tiered import TieredStore
+from inference_cache_sidecar.tasks import ended
 from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
 
 DIMENSIONS: Final = 384
@@ -68,6 +73,7 @@ DRAIN_SECONDS: Final = 30.0
 SWEEP_SECONDS: Final = 30.0
 BACKLOG: Final = 1024
 EmbedderLoader = Callable[[str, Path | None], Embedder]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +88,8 @@ class Running:
     store: EntryStore
     shared: SharedTier | None
     index: ScopedIndex
+    features: ServedFeatures | None
+    features_listen: Address | None
 
 
 def run(settings: Settings) -> None:
@@ -120,7 +128,7 @@ async def running(
         await upstream.open()
         stack.push_async_callback(upstream.close)
         identity = UpstreamIdentity(upstream, spec.model.version)
-        stack.push_async_callback(_ended, asyncio.create_task(identity.run()))
+        stack.push_async_callback(ended, [asyncio.create_task(identity.run())])
         embedder = _embedder(spec, metrics, load)
         if embedder is not None:
             embedder.start()
@@ -128,7 +136,7 @@ async def running(
         index = ScopedIndex(DIMENSIONS)
         memory = _memory(spec, epochs, index, clock)
         stack.push_async_callback(index.close)
-        stack.push_async_callback(_ended, asyncio.create_task(_sweeping(memory)))
+        stack.push_async_callback(ended, [asyncio.create_task(_sweeping(memory))])
         access = Access(upstream, spec.tenancy.revalidate_seconds, time.monotonic)
         stack.push_async_callback(access.close)
         flights = Flights(spec.limits.answer_bytes)
@@ -163,23 +171,31 @@ async def running(
             metrics=metrics,
             clock=clock,
         )
-        listen = await _listening(stack, settings, Pipeline(parts, _pipeline_rules(spec)))
-        administration = Administration(settings, parts, store, epochs, embedder, Flusher(epochs, store))
+        flusher = Flusher(epochs, store)
+        stack.push_async_callback(flusher.close)
+        events = Events(settings, EventParts(epochs, shared, flusher, flights.part, metrics.flushed))
+        stack.push_async_callback(events.close)
+        events.start()
+        listen = await _listening(stack, settings, LISTEN, settings.listen, Pipeline(parts, _pipeline_rules(spec)).handle)
+        features = await stack.enter_async_context(served_features(settings, shared, epochs, tenancy))
+        features_listen = None
+        if features is not None:
+            features_listen = await _listening(stack, settings, FEATURES, settings.features, features.server.handle)
+            _log.info("caching features of %s on %s", spec.features.upstream, features_listen)
+        administration = Administration(settings, parts, store, epochs, embedder, flusher, _watched(shared, tiered))
         admin = await _administered(stack, settings, administration)
-        yield Running(listen, admin, parts, embedder, store, shared, index)
+        yield Running(listen, admin, parts, embedder, store, shared, index, features, features_listen)
 
 
-async def _listening(stack: AsyncExitStack, settings: Settings, pipeline: Pipeline) -> Address:
+async def _listening(stack: AsyncExitStack, settings: Settings, setting: ProcessSetting, address: Address, handle: Handler) -> Address:
     limits = settings.spec.limits
-    proxy = ProxyServer(
-        pipeline.handle, ServerLimits(limits.header_bytes, limits.header_seconds, limits.keepalive_seconds, limits.connections)
-    )
-    with _binding(LISTEN, settings.listen):
-        server = await asyncio.get_running_loop().create_server(proxy, settings.listen.host, settings.listen.port, backlog=BACKLOG)
+    proxy = ProxyServer(handle, ServerLimits(limits.header_bytes, limits.header_seconds, limits.keepalive_seconds, limits.connections))
+    with _binding(setting, address):
+        server = await asyncio.get_running_loop().create_server(proxy, address.host, address.port, backlog=BACKLOG)
     stack.push_async_callback(proxy.shutdown, DRAIN_SECONDS)
     stack.callback(proxy.pre_shutdown)
     stack.callback(server.close)
-    return Address(settings.listen.host, server.sockets[0].getsockname()[1])
+    return Address(address.host, server.sockets[0].getsockname()[1])
 
 
 async def _administered(stack: AsyncExitStack, settings: Settings, administration: Administration) -> Address:
@@ -198,11 +214,6 @@ def _binding(setting: ProcessSetting, address: Address) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
         raise CannotListen(f"{setting.flag}: {address}: {reason}") from error
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _shared(stack: AsyncExitStack, settings: Settings, clock: Callable[[], float]) -> SharedTier | None:
@@ -226,6 +237,14 @@ def _follow(shared: SharedTier, store: TieredStore, embedder: LateEmbedder | Non
 
     if embedder is not None:
         shared.go_on(follow(embedder.known()))
+
+
+def _watched(shared: SharedTier | None, store: TieredStore | None) -> SharedView | None:
+    if shared is None or store is None:
+        return None
+    watch = StoreWatch(shared.calls.servers, shared.keys, shared.epochs.lease_seconds)
+    shared.go_on(watch.run())
+    return SharedView(shared, store, watch)
 
 
 def _agree(shared: SharedTier, own: bytes, tenancy: Tenancy, placer: Placer) -> None:

@@ -9,7 +9,14 @@ from typing import TypeVar
 
 import yaml
 
-from inference_cache_contract.endpoints import ADMIN_TOKEN_VARIABLE, ENCRYPTION_KEYS_VARIABLE, REDIS_URL_VARIABLE, TENANCY_KEY_VARIABLE
+from inference_cache_contract.endpoints import (
+    ADMIN_TOKEN_VARIABLE,
+    ENCRYPTION_KEYS_VARIABLE,
+    KAFKA_PASSWORD_VARIABLE,
+    KAFKA_USERNAME_VARIABLE,
+    REDIS_URL_VARIABLE,
+    TENANCY_KEY_VARIABLE,
+)
 from inference_cache_contract.errors import SpecErrors, SpecProblem
 from inference_cache_contract.spec import Spec, show_spec
 from inference_cache_sidecar import settings as process
@@ -20,10 +27,11 @@ from inference_cache_sidecar.spec_file import load_spec_file
 
 T = TypeVar("T")
 _NOWHERE = Address("", 0)
+_KAFKA_LOGIN = (KAFKA_USERNAME_VARIABLE, KAFKA_PASSWORD_VARIABLE)
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after a clean end, 1 where an address is not free, 2 for a configuration that is refused."""
+    """0 after a clean end, 1 where an address is not free or a package is missing, 2 for a configuration that is refused."""
     try:
         layers, print_only = read_layers(argv, os.environ)
         if print_only:
@@ -43,11 +51,11 @@ def main(argv: Sequence[str]) -> int:
     # Read when NumPy loads: its products here are small, and a pool of spinning threads would take the proxy's core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from inference_cache_sidecar import app  # noqa: PLC0415
-    from inference_cache_sidecar.errors import CannotListen  # noqa: PLC0415
+    from inference_cache_sidecar.errors import CannotStart  # noqa: PLC0415
 
     try:
         app.run(settings)
-    except CannotListen as error:
+    except CannotStart as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return 1
     return 0
@@ -65,6 +73,7 @@ def build_settings(layers: Layers) -> Settings:
     problems: list[SpecProblem] = []
     listen = _parsed(layers, process.LISTEN, process.parse_address, _NOWHERE, problems)
     admin = _parsed(layers, process.ADMIN, process.parse_address, _NOWHERE, problems)
+    features = _parsed(layers, process.FEATURES, process.parse_address, _NOWHERE, problems)
     upstream = _parsed(layers, process.UPSTREAM, process.parse_upstream, "", problems)
     cache_name = _parsed(layers, process.CACHE_NAME, process.parse_cache_name, "", problems)
     log_level = _parsed(layers, process.LOG_LEVEL, process.parse_log_level, "", problems)
@@ -73,11 +82,13 @@ def build_settings(layers: Layers) -> Settings:
     no_keys: tuple[bytes, ...] = ()
     keys = _secret(layers, ENCRYPTION_KEYS_VARIABLE, process.parse_encryption_keys, no_keys, problems)
     tenancy_key = _secret(layers, TENANCY_KEY_VARIABLE, process.parse_tenancy_key, None, problems)
+    kafka_login = [_secret(layers, variable, process.parse_login, None, problems) for variable in _KAFKA_LOGIN]
     spec = _spec(layers, problems)
     problems.extend(_clashes(listen, admin, upstream))
+    problems.extend(_halves(kafka_login))
     if problems:
         raise SpecErrors(problems)
-    return Settings(listen, upstream, admin, spec, cache_name, log_level, token, redis, Secrets(keys, tenancy_key))
+    return Settings(listen, upstream, admin, spec, cache_name, log_level, token, redis, Secrets(keys, tenancy_key, *kafka_login), features)
 
 
 def _parsed(layers: Layers, setting: ProcessSetting, parse: Callable[[str], T], fallback: T, problems: list[SpecProblem]) -> T:
@@ -114,6 +125,12 @@ def _clashes(listen: Address, admin: Address, upstream: str) -> list[SpecProblem
     if upstream == f"http://{listen}":
         return [SpecProblem(process.UPSTREAM.flag, f"{upstream} is the sidecar itself (--listen)")]
     return []
+
+
+def _halves(login: Sequence[str | None]) -> list[SpecProblem]:
+    """Of a user's name and password, the one that is missing."""
+    missing = [variable for variable, text in zip(_KAFKA_LOGIN, login, strict=True) if text is None]
+    return [SpecProblem(variable, "is missing: a login takes a user's name and a password") for variable in missing if len(missing) == 1]
 
 
 def config_text(layers: Layers) -> str:

@@ -31,7 +31,11 @@ class UpstreamAborted(SidecarError):
     """The model server broke off in the middle of its answer: the client's connection is broken off as well."""
 
 
-class CannotListen(SidecarError):
+class CannotStart(SidecarError):
+    """This machine or this installation lacks what the settings ask for; the message names the setting."""
+
+
+class CannotListen(CannotStart):
     """An address that is not free, or not ours; the message names the flag that gave it."""
 
 

@@ -3,7 +3,7 @@
 `app` makes the registry, the admin port serves it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
@@ -40,32 +40,71 @@ class Gauge:
 
     name: str
     help: str
+    read: Callable[[], float | None]
+    """None while it is not known: it is then left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A number that only grows, read at every scrape."""
+
+    name: str
+    help: str
     read: Callable[[], float]
 
 
-def registry(metrics: Metrics, store: Callable[[], StoreStats], gauges: Iterable[Gauge] = ()) -> CollectorRegistry:
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """As `Counter`, with a number for each value of `label`."""
+
+    name: str
+    help: str
+    label: str
+    read: Callable[[], Mapping[str, float]]
+
+
+Reading = Gauge | Counter | Counters
+
+
+def registry(metrics: Metrics, store: Callable[[], StoreStats], more: Iterable[Reading] = ()) -> CollectorRegistry:
     """A registry of its own, with this process's memory and descriptors beside ours."""
     made = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=made)
-    made.register(_Exposition(metrics, store, tuple(gauges)))
+    made.register(_Exposition(metrics, store, tuple(more)))
     return made
 
 
 class _Exposition(Collector):
-    def __init__(self, metrics: Metrics, store: Callable[[], StoreStats], gauges: tuple[Gauge, ...]) -> None:
+    def __init__(self, metrics: Metrics, store: Callable[[], StoreStats], more: tuple[Reading, ...]) -> None:
         self._metrics = metrics
         self._store = store
-        self._gauges = gauges
+        self._more = more
 
     def collect(self) -> Iterator[Metric]:
         yield from _of_requests(self._metrics)
         yield from _of_the_semantic_tier(self._metrics)
         yield from _of_the_store(self._metrics, self._store())
-        for gauge in self._gauges:
-            yield GaugeMetricFamily(_PREFIX + gauge.name, gauge.help, gauge.read())
+        for reading in self._more:
+            yield from _read(reading)
         info = GaugeMetricFamily(_PREFIX + "build_info", "The running version.", labels=["version"])
         info.add_metric([VERSION], 1)
         yield info
+
+
+def _read(reading: Reading) -> Iterator[Metric]:
+    name = _PREFIX + reading.name
+    match reading:
+        case Gauge():
+            value = reading.read()
+            if value is not None:
+                yield GaugeMetricFamily(name, reading.help, value)
+        case Counter():
+            yield CounterMetricFamily(name, reading.help, reading.read())
+        case Counters():
+            family = CounterMetricFamily(name, reading.help, labels=[reading.label])
+            for of, count in reading.read().items():
+                family.add_metric([of], count)
+            yield family
 
 
 def _of_requests(metrics: Metrics) -> Iterator[Metric]:

@@ -60,9 +60,15 @@ class Flight:
         """False: what it fetches must not be stored, since its key was flushed meanwhile."""
         self.detached = False
         """Goes on without any reader."""
+        self.followed = False
+        """Another replica asked upstream; `credential` and `query` are then those of its caller."""
+        self.withdrawn = False
+        """Nobody who has not joined may any more."""
+        self.on_withdrawn: Callable[[], None] | None = None
         self.size = 0
         self.readers: set[Reader] = set()
-        self._limit = limit
+        self.limit = limit
+        """Bytes, up to which all that has come is kept."""
         self._parts: list[bytes] = []
         self._trimmed = 0
         self._waiting: list[asyncio.Future[None]] = []
@@ -71,7 +77,7 @@ class Flight:
     @property
     def joinable(self) -> bool:
         """Everything from the first byte is still there."""
-        return self.size <= self._limit
+        return self.size <= self.limit
 
     def decide(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -110,6 +116,16 @@ class Flight:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         return batch
+
+    def still_has(self, reader: Reader) -> bool:
+        """Nothing that `reader` has not seen is gone: so it is for those that have been among the readers all the time."""
+        return reader.position >= self._trimmed
+
+    def withdraw(self) -> None:
+        self.withdrawn = True
+        self._wake()
+        if self.on_withdrawn is not None:
+            self.on_withdrawn()
 
     async def more(self) -> None:
         """Until something new has come, or the end. Every reader waits on a future of its own: cancelling one wakes no other."""
@@ -154,7 +170,7 @@ class Flights:
 
     def running(self, digest: bytes) -> Flight | None:
         flight = self._running.get(digest)
-        return flight if flight is not None and flight.joinable else None
+        return flight if flight is not None and flight.joinable and flight.error is None else None
 
     def start(self, digest: bytes, query: Query, credential: bytes, work: Work, *, shared: bool = True, detached: bool = False) -> Flight:
         """`shared` flights can be joined until they end; `detached` ones go on without any reader."""
@@ -185,6 +201,8 @@ class Flights:
     def part(self) -> None:
         """Nobody joins what is in flight now: what upstream serves, or what may be served of it, has changed."""
         self._running.clear()
+        for flight in self._tasks:
+            flight.withdraw()
 
     def discard(self, digest: bytes) -> None:
         """Nobody joins what is in flight under this key, and none of it is stored."""
@@ -192,6 +210,7 @@ class Flights:
         for flight in self._tasks:
             if flight.digest == digest:
                 flight.keep = False
+                flight.withdraw()
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())

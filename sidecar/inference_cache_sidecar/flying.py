@@ -1,4 +1,4 @@
-"""What a flight does: look for a similar answer, else ask upstream, hand on what comes, and keep what may be kept.
+"""What a flight does: look for a similar answer, else ask upstream, or follow a replica that does; hand on and keep what comes.
 
 The pipeline starts it; `serving` turns its outcome into each reader's response.
 """
@@ -17,6 +17,7 @@ from inference_cache_contract.entry import Entry
 from inference_cache_sidecar import headers as header_rules
 from inference_cache_sidecar.access import Access
 from inference_cache_sidecar.asking import Ask
+from inference_cache_sidecar.coalescing.protocol import Coalescer, LocalCoalescer, Trip, flight_key
 from inference_cache_sidecar.errors import UpstreamAborted, UpstreamFault, whereabouts
 from inference_cache_sidecar.flights import Flight
 from inference_cache_sidecar.identity import UpstreamIdentity
@@ -38,6 +39,8 @@ REBUILT = ("content-length", "accept-encoding", "expect")
 
 END_SECONDS: Final = 0.25
 """How long upstream may take to end its body after the last event of a stream."""
+
+_ALONE: Final = LocalCoalescer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Flying:
         keeper: Keeper,
         metrics: Metrics,
         policy: Policy,
+        coalescer: Coalescer = _ALONE,
     ) -> None:
         self._upstream = upstream
         self._identity = identity
@@ -68,6 +72,7 @@ class Flying:
         self._lookup = lookup
         self._keeper = keeper
         self._metrics = metrics
+        self._coalescer = coalescer
         self.policy = policy
 
     async def fly(self, flight: Flight, ask: Ask, refused: Miss) -> None:
@@ -87,8 +92,31 @@ class Flying:
                 assert_never(found)
         if found.refusal is None and refused.refusal is not None:
             found = Miss(found.vector, refused.refusal, refused.similarity)
+        await self._coalescer.fly(flight, self._trip(flight, ask, found, begun))
+
+    def _trip(self, flight: Flight, ask: Ask, miss: Miss, begun: Begun) -> Trip:
+        """Only what may be joined, and who knows what has been flushed, has a part in other replicas' calls."""
+        key = None
+        if begun.stamps is not None and not ask.asked.directives.no_cache:
+            key = flight_key(ask.asked.digest, ask.query.prompt, begun.stamps)
+        return Trip(
+            key=key,
+            lead=lambda: self._lead(flight, ask, miss, begun),
+            find=lambda: self._or_without(self._stored(ask), None),
+            may_follow=lambda: self._or_without(self._access.confirm(ask.caller.credential, ask.request.headers), False),
+            miss=miss,
+        )
+
+    async def _stored(self, ask: Ask) -> Hit | None:
+        """What the exact tier has now."""
+        if not await self._access.confirm(ask.caller.credential, ask.request.headers):
+            return None
+        found = await self._lookup.exact(ask.asked)
+        return found if isinstance(found, Hit) and found.remaining_seconds > 0 else None
+
+    async def _lead(self, flight: Flight, ask: Ask, miss: Miss, begun: Begun) -> None:
         try:
-            await self._ask_upstream(flight, ask, found, begun)
+            await self._ask_upstream(flight, ask, miss, begun)
         except UpstreamFault as fault:
             self._identity.doubt()
             flight.decide(Failed(fault))

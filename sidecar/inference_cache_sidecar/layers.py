@@ -9,7 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference_cache_contract.endpoints import ENCRYPTION_KEYS_VARIABLE, REDIS_URL_VARIABLE, TENANCY_KEY_VARIABLE
+from inference_cache_contract.endpoints import (
+    ENCRYPTION_KEYS_VARIABLE,
+    KAFKA_PASSWORD_VARIABLE,
+    KAFKA_USERNAME_VARIABLE,
+    REDIS_URL_VARIABLE,
+    TENANCY_KEY_VARIABLE,
+)
 from inference_cache_contract.errors import SpecErrors, SpecProblem
 from inference_cache_contract.spec import Spec, parse_spec
 from inference_cache_contract.spec_table import SETTINGS, VARIABLE_PREFIX, Setting
@@ -22,6 +28,8 @@ SECRETS = {
     "store.redis.urlSecretRef": REDIS_URL_VARIABLE,
     "store.redis.encryptionKeySecretRef": ENCRYPTION_KEYS_VARIABLE,
     "tenancy.keySecretRef": TENANCY_KEY_VARIABLE,
+    "invalidation.kafka.usernameSecretRef": KAFKA_USERNAME_VARIABLE,
+    "invalidation.kafka.passwordSecretRef": KAFKA_PASSWORD_VARIABLE,
 }
 """Fields that name a secret, whose content comes by a variable."""
 

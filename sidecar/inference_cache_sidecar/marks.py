@@ -64,6 +64,11 @@ def marks_of(headers: Mapping[str, str], trusted: bool, categories: Iterable[Cat
     return Marks(category, _tags(headers.get(TAGS_HEADER, "")), _ttl(headers.get(TTL_HEADER)))
 
 
+def is_tag(text: str) -> bool:
+    """Whether the tags' header can say it, so that anything may carry it."""
+    return 0 < len(text) <= MAX_TAG_LENGTH and "," not in text and text == text.strip()
+
+
 def _matching(headers: Mapping[str, str], categories: Iterable[Category]) -> Category | None:
     for category in categories:
         if category.match and all(headers.get(name) == value for name, value in category.match):
@@ -73,7 +78,7 @@ def _matching(headers: Mapping[str, str], categories: Iterable[Category]) -> Cat
 
 def _tags(value: str) -> tuple[str, ...]:
     tags = {tag.strip() for tag in value.split(",")}
-    return tuple(sorted(tag for tag in tags if 0 < len(tag) <= MAX_TAG_LENGTH)[:MAX_TAGS])
+    return tuple(sorted(filter(is_tag, tags))[:MAX_TAGS])
 
 
 def _ttl(value: str | None) -> float | None:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from aiohttp import web
 
@@ -36,13 +36,15 @@ from inference_cache_sidecar.render.protocol import Renderer
 from inference_cache_sidecar.repeats import Repeats
 from inference_cache_sidecar.replay import Replay
 from inference_cache_sidecar.served import Served, ServedHit
-from inference_cache_sidecar.serving import UnservedError, flight_response, hit_response, new_id
+from inference_cache_sidecar.serving import BrokenOffError, UnservedError, flight_response, hit_response, new_id
 from inference_cache_sidecar.upstream import Upstream
 from inference_cache_sidecar.websocket import wants_websocket
 
 _log = logging.getLogger(__name__)
 _FAILING = frozenset({429, 500, 502, 503, 504})
 """Answers of upstream's that a stale entry may stand in for."""
+FLIGHTS: Final = 2
+"""That a request may be aboard of, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,17 @@ class Pipeline:
         return nothing_cached()
 
     async def _fly(self, ask: Ask, body: ClientBody, refused: Miss, stale: Hit | None) -> web.StreamResponse:
+        """By the flight there is, else by a new one; and by another, shared again, if that breaks off before anything was sent."""
+        for _ in range(FLIGHTS):
+            try:
+                return await self._aboard(ask, refused, stale)
+            except BrokenOffError:
+                continue
+            except UnservedError:
+                break
+        return await self._parts.passing.through(ask.request, body, cache_status.forwarded("miss", detail="not-shared"))
+
+    async def _aboard(self, ask: Ask, refused: Miss, stale: Hit | None) -> web.StreamResponse:
         flights = self._parts.flights
         reader, leader = await self._join(ask), False
         if reader is None:
@@ -253,8 +266,6 @@ class Pipeline:
             reader, leader = flights.join(flight), True
         try:
             return await self._land(ask, reader, leader, stale)
-        except UnservedError:
-            return await self._parts.passing.through(ask.request, body, cache_status.forwarded("miss", detail="not-shared"))
         finally:
             flights.leave(reader)
 
@@ -279,7 +290,14 @@ class Pipeline:
 
     async def _land(self, ask: Ask, reader: Reader, leader: bool, stale: Hit | None) -> web.StreamResponse:
         outcome = await reader.flight.decided()
+        leader = leader and not reader.flight.followed
         match outcome:
+            case Hit(kind="exact") if not leader:
+                # It came into the store after this caller had looked.
+                found = await self._parts.lookup.exact(ask.asked)
+                if isinstance(found, Miss) or found.remaining_seconds <= 0:
+                    raise UnservedError("the leader's hit is not one by this caller's rules")
+                return self._serve(ask, found)
             case Hit():
                 if not leader and not self._parts.lookup.allows(ask.asked, outcome):
                     raise UnservedError("the leader's hit is not one by this caller's rules")

@@ -23,6 +23,10 @@ class UnservedError(SidecarError):
     """The flight's answer cannot be rendered for this client: it must ask upstream itself."""
 
 
+class BrokenOffError(UnservedError):
+    """The flight broke off before this client was sent anything: another one may do."""
+
+
 def new_id(ask: Ask) -> str:
     """An id of this request's own, in upstream's style."""
     return ask.renderer.new_id(ask.request.headers.get("X-Request-Id"))
@@ -68,6 +72,8 @@ async def _other_rendition(ask: Ask, flight: Flight, answered: Answered) -> Repl
     while not flight.ended and flight.joinable:
         await flight.more()
     entry = flight.entry
+    if entry is None and flight.error is not None:
+        raise BrokenOffError("the answer broke off before it could be rendered")
     if entry is None:
         raise UnservedError("nothing was stored to render from")
     return _replay(ask, entry, new_id(ask) if entry.answer_id else "", 0.0, _status(answered, ask, leader=False, stored=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from inference_cache_contract.endpoints import ADMIN_PORT, ADMIN_TOKEN_VARIABLE, SERVING_PORT
+from inference_cache_contract.endpoints import ADMIN_PORT, ADMIN_TOKEN_VARIABLE, FEATURES_PORT, SERVING_PORT
 from inference_cache_contract.errors import shown
 from inference_cache_contract.spec import Spec
 from inference_cache_contract.spec_table import variable_of
@@ -38,6 +38,9 @@ class Secrets:
     """32 bytes each; the first encrypts what goes into the shared store, all decrypt. None: plain."""
     tenancy_key: bytes | None = field(default=None, repr=False)
     """Turns credentials into tenants; None: agreed on through the shared store, or random."""
+    kafka_username: str | None = None
+    """None: no login."""
+    kafka_password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Settings:
     redis: RedisAddress | None = None
     """None: this sidecar keeps its answers to itself."""
     secrets: Secrets = Secrets()
+    features: Address = Address("127.0.0.1", FEATURES_PORT)
+    """Where the feature cache listens, if the spec names a feature server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,13 @@ ADMIN: Final = ProcessSetting(
     f"127.0.0.1:{ADMIN_PORT}",
     f"health, metrics, status and the admin API; its writes need the bearer token in {ADMIN_TOKEN_VARIABLE}, and are off without one",
 )
+FEATURES: Final = ProcessSetting(
+    "--features", "HOST:PORT", f"127.0.0.1:{FEATURES_PORT}", "where the feature cache listens, if spec.features.upstream is given"
+)
 SPEC_FILE: Final = ProcessSetting("--spec", "FILE", None, "YAML file with the resource's spec (or the whole resource)")
 CACHE_NAME: Final = ProcessSetting("--cache-name", "NAME", "inference-cache", "namespace/name of the resource; part of every entry's scope")
 LOG_LEVEL: Final = ProcessSetting("--log-level", "LEVEL", "info", "debug, info, warning or error")
-PROCESS_SETTINGS: Final = (LISTEN, UPSTREAM, ADMIN, SPEC_FILE, CACHE_NAME, LOG_LEVEL)
+PROCESS_SETTINGS: Final = (LISTEN, UPSTREAM, ADMIN, FEATURES, SPEC_FILE, CACHE_NAME, LOG_LEVEL)
 
 
 def parse_address(text: str) -> Address:
@@ -146,6 +154,11 @@ def parse_tenancy_key(text: str) -> bytes | None:
     if key and len(key) < LEAST_TENANCY_KEY:
         raise ValueError(f"must have {LEAST_TENANCY_KEY} characters or more: whoever guesses it can tell whose answers are whose")
     return key.encode() or None
+
+
+def parse_login(text: str) -> str | None:
+    """A user's name or a password: as it is, but for the line's end that a file may have."""
+    return text.rstrip("\r\n") or None
 
 
 def parse_token(text: str) -> str | None:

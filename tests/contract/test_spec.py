@@ -8,6 +8,7 @@ from inference_cache_contract.canonical import Normalize
 from inference_cache_contract.endpoints import Endpoint
 from inference_cache_contract.errors import SpecErrors
 from inference_cache_contract.spec import Category, Spec, parse_spec, show_spec
+from inference_cache_contract.spec_invalidation import Channels, Pubsub, RedisStream
 
 WHOLE: dict[str, Any] = {
     "selector": {"matchLabels": {"app": "vllm"}},
@@ -49,7 +50,21 @@ WHOLE: dict[str, Any] = {
         "redis": {"urlSecretRef": {"name": "redis", "key": "url"}, "encryptionKeySecretRef": {"name": "redis", "key": "aes"}},
     },
     "features": {"upstream": "http://feast:6566", "ttl": "5m"},
-    "invalidation": {"redisStream": {"name": "x"}, "pubsub": {}, "kafka": {}, "lease": "2s"},
+    "invalidation": {
+        "lease": "1s",
+        "redisStream": {"stream": "events", "group": "g", "deadLetters": "bad", "claimAfter": "1m"},
+        "pubsub": {"channels": {"userActivity": "activity"}},
+        "kafka": {
+            "bootstrapServers": "kafka-0:9093,[::1]:9093",
+            "topics": {"modelUpdates": "models.v1"},
+            "deadLetters": "bad",
+            "tls": True,
+            "caFile": "/tls/ca.pem",
+            "mechanism": "SCRAM-SHA-256",
+            "usernameSecretRef": {"name": "kafka", "key": "user"},
+            "passwordSecretRef": {"name": "kafka", "key": "password"},
+        },
+    },
     "prefixCaching": {"enabled": True},
     "stale": {"whileRevalidate": "30s", "ifError": "1h"},
     "answers": {"length": "All", "toolCalls": "Never", "contentFilter": "Exact"},
@@ -81,6 +96,13 @@ def test_an_empty_spec_has_the_documented_defaults() -> None:
     assert (spec.limits.body_bytes, spec.limits.answer_bytes, spec.limits.header_bytes) == (2**20, 2**21, 2**16)
     assert spec.limits.upstream_idle_seconds == 0
     assert spec.limits.connections is None
+    assert (spec.invalidation.redis_stream, spec.invalidation.pubsub, spec.invalidation.kafka) == (None, None, None)
+
+
+def test_a_source_of_events_is_read_where_its_section_stands_if_only_empty() -> None:
+    invalidation = parse_spec({"invalidation": {"redisStream": {}, "pubsub": None}}).invalidation
+    assert invalidation.redis_stream == RedisStream("inference-cache:events", None, "inference-cache:events:dead-letters", 30)
+    assert invalidation.pubsub is None
 
 
 def test_the_whole_resource_is_read() -> None:
@@ -93,6 +115,11 @@ def test_the_whole_resource_is_read() -> None:
     assert spec.semantic.categories == (Category("pricing", (("x-category", "pricing"),), 0.97, None),)
     assert (spec.tenancy.claim, spec.tenancy.verified_by) == ("sub", "Gateway")
     assert (spec.stale.while_revalidate_seconds, spec.stale.if_error_seconds) == (30, 3600)
+    assert spec.invalidation.redis_stream == RedisStream("events", "g", "bad", 60)
+    assert spec.invalidation.pubsub == Pubsub(Channels("model_updates", "activity", "kb_updates"))
+    kafka = spec.invalidation.kafka
+    assert kafka is not None
+    assert (kafka.bootstrap_servers, kafka.group, kafka.topics.model_updates) == ("kafka-0:9093,[::1]:9093", None, "models.v1")
     assert spec.answers.tool_calls == "Never"
     assert (spec.limits.connections, spec.limits.upstream_idle_seconds) == (1000, 300)
     assert spec.trusted_headers.sources == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))
@@ -148,6 +175,42 @@ def test_what_is_shown_reads_as_the_same_spec(raw: dict[str, Any]) -> None:
         pytest.param({"store": {"redis": {"url": "x"}}}, "spec.store.redis.url: unknown field", id="operator-field-in-a-section"),
         pytest.param({"model": {"artifacts": [{"src": "x"}]}}, "spec.model.artifacts[0].src: unknown field", id="operator-list"),
         pytest.param({7: 1}, "spec.7: unknown field", id="key-that-is-no-text"),
+        pytest.param({"invalidation": {"kafka": {}}}, "spec.invalidation.kafka.bootstrapServers: is required", id="kafka-nowhere"),
+        pytest.param(
+            {"invalidation": {"kafka": {"bootstrapServers": "kafka"}}},
+            "spec.invalidation.kafka.bootstrapServers: 'kafka' is not HOST:PORT",
+            id="kafka-without-port",
+        ),
+        pytest.param(
+            {"invalidation": {"kafka": {"bootstrapServers": "k:1", "topics": {"kbUpdates": "a topic"}}}},
+            "spec.invalidation.kafka.topics.kbUpdates: 'a topic' is not a topic's name",
+            id="kafka-topic",
+        ),
+        pytest.param(
+            {"invalidation": {"kafka": {"bootstrapServers": "k:1", "caFile": "/ca.pem"}}},
+            "spec.invalidation.kafka.caFile: is of use with tls: true alone",
+            id="kafka-file-without-tls",
+        ),
+        pytest.param(
+            {"invalidation": {"kafka": {"bootstrapServers": "k:1", "tls": True, "keyFile": "/key.pem"}}},
+            "spec.invalidation.kafka.keyFile: is of use with certificateFile alone",
+            id="kafka-key-without-certificate",
+        ),
+        pytest.param(
+            {"invalidation": {"pubsub": {"channels": {"kbUpdates": "user_activity"}}}},
+            "spec.invalidation.pubsub.channels.kbUpdates: 'user_activity' is the name of userActivity too",
+            id="channel-twice",
+        ),
+        pytest.param(
+            {"invalidation": {"redisStream": {"claimAfter": "100ms"}}},
+            "spec.invalidation.redisStream.claimAfter: is less than 1s",
+            id="claims-too-early",
+        ),
+        pytest.param(
+            {"invalidation": {"redisStream": {"stream": "s", "deadLetters": "s"}}},
+            "spec.invalidation.redisStream.deadLetters: is the stream itself",
+            id="dead-letters-in-the-stream",
+        ),
     ],
 )
 def test_a_problem_is_told_with_its_path(raw: dict[str, Any], problem: str) -> None:

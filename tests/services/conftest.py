@@ -1,4 +1,7 @@
-"""Real servers for tests: vLLM with a tiny model, nginx, and the sidecar as a user starts it. Each is stopped by its own process id."""
+"""Real servers for tests: vLLM with a tiny model, nginx, Kafka, and the sidecar as a user starts it.
+
+Each is stopped by its own process id.
+"""
 
 import asyncio
 import itertools
@@ -13,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.services.kafka_fixture import kafka_bootstrap, kafka_of_the_run
 
 from inference_cache_contract.spec import parse_spec
 from inference_cache_sidecar import app
 from inference_cache_sidecar.settings import Address, Settings
 from inference_cache_toolkit.processes import StartError, free_port, running, start
 
+__all__ = ["kafka_bootstrap", "kafka_of_the_run"]
 HERE = Path(__file__).parent
 VLLM_SECONDS = 300.0
 SIDECAR_SECONDS = 30.0

@@ -1,4 +1,4 @@
-"""A real Kafka for tests, started when first asked for. Imported by the tests that use it, or by their conftest.py."""
+"""A real Kafka for tests, started when first asked for. Imported by conftest.py."""
 
 from collections.abc import Iterator
 

@@ -6,50 +6,25 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from tests.services.kafka_fixture import kafka_bootstrap, kafka_of_the_run
+from tests.services.event_cache import SECONDS, Cache, until
 from tests.services.kafka_server import KafkaServer, kafka_server, prepared
 from tests.services.redis_tls import write_certificates
 
-from inference_cache_sidecar.errors import SidecarError, StoreUnavailable
-from inference_cache_sidecar.events.handling import EventCounts, EventHandler, Outcome
+from inference_cache_sidecar.errors import CannotStart
+from inference_cache_sidecar.events.handling import Outcome
 from inference_cache_sidecar.events.kafka import KafkaEvents
 from inference_cache_sidecar.events.kafka_settings import KafkaSecurity, KafkaSettings, Mechanism, connection_options
-from inference_cache_sidecar.events.payloads import Entity
-from inference_cache_sidecar.flush import FlushRequest
 
 pytestmark = pytest.mark.services
-__all__ = ["kafka_bootstrap", "kafka_of_the_run"]
-SECONDS = 60.0
 USER, PASSWORD = "cache", "not-for-logs"
-
-
-@dataclass
-class Cache:
-    """Stands where the flusher and the features are; refuses while it is `down`."""
-
-    flushed: list[str] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
-    down: bool = False
-    counts: EventCounts = field(default_factory=EventCounts)
-
-    async def flush(self, request: FlushRequest) -> None:
-        if self.down:
-            raise StoreUnavailable("the shared store is not there")
-        self.flushed.append(f"{request.target} {request.value}".strip())
-
-    async def forget(self, entity: Entity) -> None:
-        self.forgotten.append(f"{entity.join_key} {entity.value}")
-
-    def outcomes(self, outcome: Outcome) -> float:
-        return sum(count for _, count in self.counts.outcomes[outcome].items())
 
 
 OPEN = KafkaSecurity()
@@ -70,7 +45,7 @@ def settings_for(bootstrap: str, security: KafkaSecurity = OPEN) -> KafkaSetting
 
 @asynccontextmanager
 async def reading(settings: KafkaSettings, cache: Cache) -> AsyncIterator[None]:
-    task = asyncio.create_task(KafkaEvents(settings, EventHandler(cache.flush, cache.forget, cache.counts)).run())
+    task = asyncio.create_task(KafkaEvents(settings, cache.handler).run())
     try:
         yield
     finally:
@@ -119,6 +94,15 @@ async def test_a_record_without_a_value_and_one_that_is_too_large_are_bad(settin
     assert cache.outcomes(Outcome.BAD) == 2
 
 
+@pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])
+async def test_what_a_producer_compressed_is_read(settings: KafkaSettings, compression: str) -> None:
+    cache = Cache()
+    async with AIOKafkaProducer(**connection_options(settings), compression_type=compression) as producer:
+        await producer.send_and_wait(f"{settings.group}.kb_updates", b'{"tags": ["' + b"a" * 100 + b'"]}')
+    async with reading(settings, cache):
+        await until(lambda: cache.flushed == ["tag " + "a" * 100])
+
+
 async def test_a_new_consumer_goes_on_where_the_last_one_stopped(settings: KafkaSettings) -> None:
     before, after = Cache(), Cache()
     await send(settings, "model_updates", {"version": "v1"}, {"version": 0})
@@ -151,6 +135,29 @@ async def test_a_topic_that_is_made_later_is_read_from_its_beginning(settings: K
         await until(lambda: cache.flushed == ["version v1"])
         await send(settings, "kb_updates", {"category": "pricing"})
         await until(lambda: cache.flushed == ["version v1", "category pricing"])
+
+
+async def test_a_group_of_a_new_process_begins_with_what_was_written_since_it_started(settings: KafkaSettings) -> None:
+    cache = Cache()
+    await send_at(settings, time.time() - 3600, "model_updates", {"version": "old"})
+    await send_at(settings, time.time() - 1, "model_updates", {"version": "new"})
+    await send_at(settings, time.time() - 3600, "user_activity", {"user_id": "old"})
+    async with reading(replace(settings, since_seconds=time.time() - 10), cache):
+        await until(lambda: cache.flushed == ["version new"])
+        await send(settings, "user_activity", {"user_id": "new"})
+        await until(lambda: cache.flushed == ["version new", "tag user:new"])
+        await send(settings, "kb_updates", {"category": "topic-made-later"})
+        await until(lambda: cache.flushed == ["version new", "tag user:new", "category topic-made-later"])
+
+
+async def test_an_event_that_fails_in_a_way_nobody_foresaw_is_put_aside_in_the_end(settings: KafkaSettings) -> None:
+    cache = Cache(broken_by="v1")
+    await send(settings, "model_updates", {"version": "v1"}, {"version": "v2"})
+    async with reading(settings, cache):
+        await until_committed(settings, 2)
+        record = await first_record(settings.bootstrap, f"{settings.group}.bad")
+    assert record.value == b'{"version": "v1"}'
+    assert (cache.flushed, cache.outcomes(Outcome.BROKEN)) == (["version v2"], 5)
 
 
 async def test_when_one_replica_of_a_group_leaves_another_carries_on(settings: KafkaSettings) -> None:
@@ -261,19 +268,19 @@ async def test_a_certificate_file_that_is_missing_is_told_and_tried_again(kafka_
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiokafka", None)
     cache = Cache()
-    with pytest.raises(SidecarError) as caught:
-        KafkaEvents(KafkaSettings("127.0.0.1:9", "group"), EventHandler(cache.flush, cache.forget, cache.counts))
+    with pytest.raises(CannotStart) as caught:
+        KafkaEvents(KafkaSettings("127.0.0.1:9", "group"), cache.handler)
     assert str(caught.value) == "spec.invalidation.kafka needs the extra \"kafka\": pip install 'inference-cache[kafka]'"
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 async def send(settings: KafkaSettings, channel: str, *payloads: object) -> None:
     await send_raw(settings, channel, *(json.dumps(payload).encode() for payload in payloads))
+
+
+async def send_at(settings: KafkaSettings, seconds: float, channel: str, payload: object) -> None:
+    """Dated as if it had been written then."""
+    async with AIOKafkaProducer(**connection_options(settings)) as producer:
+        await producer.send_and_wait(f"{settings.group}.{channel}", json.dumps(payload).encode(), timestamp_ms=int(seconds * 1000))
 
 
 async def send_raw(settings: KafkaSettings, channel: str, *payloads: bytes | None) -> None:

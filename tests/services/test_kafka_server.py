@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.services import install_kafka
-from tests.services.kafka_fixture import kafka_bootstrap, kafka_of_the_run
 from tests.services.kafka_server import KafkaServer, prepared
 
 pytestmark = pytest.mark.services
-__all__ = ["kafka_bootstrap", "kafka_of_the_run"]
 INSTALLER = Path(install_kafka.__file__)
 
 

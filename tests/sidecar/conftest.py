@@ -111,7 +111,7 @@ async def start_sidecar(standin_url: str) -> AsyncIterator[Callable[..., Awaitab
             spec = {**(spec or {})}
             semantic = {"embedder": {"deadline": "10s"}, **spec.get("semantic", {})}
             settings = Settings(free, upstream, free, parse_spec({**spec, "semantic": semantic}), "test", "info", ADMIN_TOKEN)
-            settings = replace(settings, redis=parse_redis_url(redis_url) if redis_url else None, secrets=secrets)
+            settings = replace(settings, redis=parse_redis_url(redis_url) if redis_url else None, secrets=secrets, features=free)
             sidecar = await stack.enter_async_context(running(settings, load, clock))
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             client = Client(session, f"http://{sidecar.listen}", f"http://{sidecar.admin}", sidecar)

@@ -1,6 +1,5 @@
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,16 +7,35 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from inference_cache_sidecar.admin import audit
 from inference_cache_sidecar.admin.app import MAX_BODY_BYTES, build_admin
-from inference_cache_sidecar.admin.services import AdminServices, FeedbackRequest, FeedbackResult, Status
+from inference_cache_sidecar.admin.services import AdminServices, FeedbackRequest, FeedbackResult, SharedStatus, Status
+from inference_cache_sidecar.errors import StoreError, StoreUnavailable
 from inference_cache_sidecar.exposition import registry
-from inference_cache_sidecar.flush import FlushRequest, FlushResult
+from inference_cache_sidecar.flush import FlushIncomplete, FlushRequest, FlushResult
 from inference_cache_sidecar.metrics import Metrics, Verdict
+from inference_cache_sidecar.shared.memory_report import Finding
+from inference_cache_sidecar.shared.purging import Purge
 from inference_cache_sidecar.store.protocol import StoreStats
+from inference_cache_sidecar.store.tiered import Warming
 
 TOKEN = "s3cret-token"
 KEY = "ab" * 32
+ACKNOWLEDGED = {"epoch": 42, "acknowledged": True}
 STATS = StoreStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+SHARED = SharedStatus(
+    kind="cluster",
+    healthy=False,
+    findings=(Finding("ReadOnly", "problem", "nothing can be stored"),),
+    epochs_confirmed=True,
+    breaker_open=False,
+    replicas=2,
+    used_memory=10,
+    max_memory=0,
+    policy="volatile-lru",
+    fragmentation_ratio=1.25,
+    warming=Warming(7, 5, done=True),
+)
 
 
 class Sidecar:
@@ -26,17 +44,31 @@ class Sidecar:
     def __init__(self) -> None:
         self.reasons: list[str] = []
         self.asked: list[FlushRequest | FeedbackRequest] = []
+        self.by: list[str] = []
         self.metrics = Metrics()
+        self.failure: StoreError | None = None
+        self.purge: Purge | None = None
+        self.shared: SharedStatus | None = None
 
     def status(self) -> Status:
-        return Status("llm/faq", "m", "v1", "Enabled", "Serve", b"\x01\xff", True, {"cache": 7}, "ready", STATS, 1.5)
+        epochs = {"cache": 7}
+        return Status("llm/faq", "m", "v1", "Enabled", "Serve", b"\x01\xff", True, epochs, "ready", STATS, 1.5, self.purge, self.shared)
 
-    async def flush(self, request: FlushRequest) -> FlushResult:
+    async def flush(self, request: FlushRequest, by: str) -> FlushResult:
         self.asked.append(request)
-        return FlushResult(3, None if request.target == "key" else 42)
+        self.by.append(by)
+        if self.failure is not None:
+            raise self.failure
+        if request.target == "key":
+            return FlushResult(3, None)
+        if request.dry_run:
+            return FlushResult(3, 42)
+        return FlushResult(None if request.background else 3, 42, 0.012)
 
     async def feedback(self, request: FeedbackRequest) -> FeedbackResult | None:
         self.asked.append(request)
+        if self.failure is not None:
+            raise self.failure
         return FeedbackResult(evicted=request.verdict is Verdict.WRONG) if request.answer_id != "unknown" else None
 
     def services(self) -> AdminServices:
@@ -121,6 +153,26 @@ async def test_status_tells_what_is_running_without_a_token(tokenless: Client) -
     assert (told["mode"], told["semanticMode"], told["embedder"], told["uptimeSeconds"]) == ("Enabled", "Serve", "ready", 1.5)
     assert (told["epochs"], told["store"]["usedBytes"], told["store"]["refused"]) == ({"cache": 7}, 4, 10)
     assert told["version"]
+    assert (told["purge"], told["sharedStore"]) == (None, None)
+
+
+async def test_status_tells_of_the_shared_store_and_how_far_a_purge_is(tokenless: Client, sidecar: Sidecar) -> None:
+    sidecar.purge, sidecar.shared = Purge("tag", scanned=400, deleted=3, seconds=0.5), SHARED
+    told = json.loads((await tokenless.get("/status"))[1])
+    assert told["purge"] == {"name": "tag", "scanned": 400, "deleted": 3, "done": False, "seconds": 0.5}
+    assert told["sharedStore"] == {
+        "kind": "cluster",
+        "healthy": False,
+        "findings": [{"name": "ReadOnly", "level": "problem", "text": "nothing can be stored"}],
+        "epochsConfirmed": True,
+        "breakerOpen": False,
+        "replicas": 2,
+        "usedMemory": 10,
+        "maxMemory": 0,
+        "policy": "volatile-lru",
+        "fragmentationRatio": 1.25,
+        "warming": {"scanned": 7, "loaded": 5, "done": True},
+    }
 
 
 async def test_status_does_not_tell_the_token(admin: Client) -> None:
@@ -129,22 +181,55 @@ async def test_status_does_not_tell_the_token(admin: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "request_", "answer"),
+    ("body", "request_", "status", "answer"),
     [
-        pytest.param({"all": True}, FlushRequest("all"), {"flushed": 3, "epoch": 42}, id="all"),
-        pytest.param({"version": "v1"}, FlushRequest("version", "v1"), {"flushed": 3, "epoch": 42}, id="version"),
-        pytest.param({"tag": "user:7"}, FlushRequest("tag", "user:7"), {"flushed": 3, "epoch": 42}, id="tag"),
-        pytest.param({"category": "pricing"}, FlushRequest("category", "pricing"), {"flushed": 3, "epoch": 42}, id="category"),
-        pytest.param({"key": KEY.upper()}, FlushRequest("key", KEY), {"flushed": 3}, id="key"),
-        pytest.param({"tag": "a", "dryRun": True}, FlushRequest("tag", "a", dry_run=True), {"wouldFlush": 3, "epoch": 42}, id="dry-run"),
-        pytest.param({"tag": "a", "dryRun": False}, FlushRequest("tag", "a"), {"flushed": 3, "epoch": 42}, id="no-dry-run"),
+        pytest.param({"all": True}, FlushRequest("all"), 200, {"flushed": 3} | ACKNOWLEDGED, id="all"),
+        pytest.param({"version": "v1"}, FlushRequest("version", "v1"), 200, {"flushed": 3} | ACKNOWLEDGED, id="version"),
+        pytest.param({"tag": "user:7"}, FlushRequest("tag", "user:7"), 200, {"flushed": 3} | ACKNOWLEDGED, id="tag"),
+        pytest.param({"category": "pricing"}, FlushRequest("category", "pricing"), 200, {"flushed": 3} | ACKNOWLEDGED, id="category"),
+        pytest.param({"adapter": "lora"}, FlushRequest("adapter", "lora"), 200, {"flushed": 3} | ACKNOWLEDGED, id="adapter"),
+        pytest.param({"key": KEY.upper()}, FlushRequest("key", KEY), 200, {"flushed": 3}, id="key"),
+        pytest.param(
+            {"tag": "a", "dryRun": True}, FlushRequest("tag", "a", dry_run=True), 200, {"wouldFlush": 3, "epoch": 42}, id="dry-run"
+        ),
+        pytest.param({"tag": "a", "dryRun": False}, FlushRequest("tag", "a"), 200, {"flushed": 3} | ACKNOWLEDGED, id="no-dry-run"),
+        pytest.param(
+            {"all": True, "background": True},
+            FlushRequest("all", background=True),
+            202,
+            {"purge": "background"} | ACKNOWLEDGED,
+            id="background",
+        ),
     ],
 )
 async def test_a_flush_is_passed_on_and_answered(
-    admin: Client, sidecar: Sidecar, body: dict[str, Any], request_: FlushRequest, answer: dict[str, Any]
+    admin: Client, sidecar: Sidecar, body: dict[str, Any], request_: FlushRequest, status: int, answer: dict[str, Any]
 ) -> None:
-    assert await admin.post("/flush", body) == (200, answer)
-    assert sidecar.asked == [request_]
+    assert await admin.post("/flush", body) == (status, answer)
+    assert (sidecar.asked, sidecar.by) == ([request_], ["127.0.0.1"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        pytest.param(FlushIncomplete("here alone", 42), {"acknowledged": False, "epoch": 42}, id="not-acknowledged"),
+        pytest.param(FlushIncomplete("bytes are left", 42, 0.1), {"acknowledged": True, "epoch": 42}, id="bytes-left"),
+        pytest.param(FlushIncomplete("the key may still be found"), {"acknowledged": False}, id="key"),
+    ],
+)
+async def test_where_the_store_fails_a_flush_is_answered_503_and_says_what_is_in_force(
+    admin: Client, sidecar: Sidecar, failure: FlushIncomplete, told: dict[str, Any]
+) -> None:
+    sidecar.failure = failure
+    status, answer = await admin.post("/flush", {"all": True})
+    error = {"message": str(failure), "type": "store_error", "param": None, "code": 503}
+    assert (status, answer) == (503, {"error": error} | told)
+
+
+async def test_where_the_store_fails_feedback_is_answered_503(admin: Client, sidecar: Sidecar) -> None:
+    sidecar.failure = StoreUnavailable("the shared store did not answer in time")
+    status, answer = await admin.post("/feedback", {"key": KEY, "verdict": "wrong"})
+    assert (status, answer["error"]["type"], answer["error"]["message"]) == (503, "store_error", str(sidecar.failure))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +240,7 @@ async def test_a_flush_is_passed_on_and_answered(
         pytest.param("/flush", b"\xff\xfe{}", "not valid JSON", id="not-utf-8"),
         pytest.param("/flush", b"[" * 10_000, "not valid JSON", id="deep"),
         pytest.param("/flush", [], "not a JSON object", id="list"),
-        pytest.param("/flush", {}, "exactly one of version, tag, category, key, all", id="nothing-named"),
+        pytest.param("/flush", {}, "exactly one of version, tag, category, adapter, key, all", id="nothing-named"),
         pytest.param("/flush", {"tag": "a", "all": True}, "exactly one of", id="two-named"),
         pytest.param("/flush", {"tags": "a"}, "'tags'", id="unknown-field"),
         pytest.param("/flush", b'{"tag": "a", "tag": "b"}', "twice", id="field-twice"),
@@ -164,6 +249,8 @@ async def test_a_flush_is_passed_on_and_answered(
         pytest.param("/flush", {"tag": "x" * 300}, "1 to 256", id="long-tag"),
         pytest.param("/flush", {"all": False}, "all: False is not true", id="all-false"),
         pytest.param("/flush", {"all": True, "dryRun": "yes"}, "dryRun: 'yes'", id="dry-run-as-text"),
+        pytest.param("/flush", {"all": True, "background": 1}, "background: 1", id="background-as-number"),
+        pytest.param("/flush", {"all": True, "background": True, "dryRun": True}, "dryRun and background", id="dry-run-in-background"),
         pytest.param("/flush", {"key": "abc"}, "key: 'abc'", id="short-key"),
         pytest.param("/flush", {"key": "z" * 64}, "key: 'z", id="key-not-hexadecimal"),
         pytest.param("/feedback", {"id": "x"}, "verdict: None", id="no-verdict"),
@@ -250,11 +337,47 @@ async def test_a_wrong_path_or_method_is_a_json_error(admin: Client, method: str
         assert (await answer.json())["error"]["code"] == status
 
 
-async def test_a_flush_leaves_one_line_in_the_log_and_cannot_forge_another(admin: Client, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "inference_cache_sidecar.admin"):
-        await admin.post("/flush", {"tag": "a\nroot flush of all"})
-    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("inference_cache_sidecar.admin")]
-    assert line == "flush of tag 'a\\nroot flush of all' by 127.0.0.1: 3 entries, epoch 42"
+@pytest.mark.parametrize(
+    ("request_", "result", "line"),
+    [
+        pytest.param(
+            FlushRequest("version", "v1"),
+            FlushResult(3, 42, 0.0123),
+            "version 'v1' by ::1: acknowledged in 12 ms, 3 entries deleted, epoch 42",
+        ),
+        pytest.param(
+            FlushRequest("all", background=True),
+            FlushResult(None, 42, 0.2),
+            "all by ::1: acknowledged in 200 ms, deleting in the background, epoch 42",
+        ),
+        pytest.param(
+            FlushRequest("adapter", "lora", dry_run=True),
+            FlushResult(3, 42),
+            "adapter 'lora' by ::1 (dry run): 3 entries would be deleted, epoch 42",
+        ),
+        pytest.param(
+            FlushRequest("tag", "user:7"),
+            FlushResult(0, 42, 0.0),
+            "tag caf4870ed1f3745f977a55c8bb233c70 by ::1: acknowledged in 0 ms, 0 entries deleted, epoch 42",
+        ),
+        pytest.param(FlushRequest("key", KEY), FlushResult(1, None), "key 271a413bd339c5709fdceaec41f14f11 by ::1: 1 entries deleted"),
+        pytest.param(
+            FlushRequest("category", "a\nflush of all"),
+            FlushResult(0, 42, 0.0),
+            "category 'a\\nflush of all' by ::1: acknowledged in 0 ms, 0 entries deleted, epoch 42",
+        ),
+    ],
+    ids=["version", "background", "dry-run", "tag-by-its-digest", "key-by-its-digest", "cannot-forge-another-line"],
+)
+def test_a_flush_leaves_a_line_that_says_what_and_by_whom(request_: FlushRequest, result: FlushResult, line: str) -> None:
+    assert audit.done(request_, "::1", result) == "flush of " + line
+
+
+def test_a_flush_that_failed_leaves_a_line_too() -> None:
+    alone = FlushIncomplete("in force here alone", 42)
+    assert audit.incomplete(FlushRequest("all"), "::1", alone) == "flush of all by ::1: not acknowledged, in force here alone, epoch 42"
+    left = FlushIncomplete("bytes are left", 42, 0.5)
+    assert audit.incomplete(FlushRequest("all"), "::1", left) == "flush of all by ::1: acknowledged in 500 ms, bytes are left, epoch 42"
 
 
 async def test_a_refused_write_does_not_wait_for_its_body(admin: Client) -> None:

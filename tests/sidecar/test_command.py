@@ -12,6 +12,7 @@ import yaml
 from inference_cache_contract.spec import Spec, parse_spec
 from inference_cache_contract.spec_table import SETTINGS
 from inference_cache_sidecar import command, settings_page
+from inference_cache_sidecar.errors import CannotStart
 from inference_cache_sidecar.settings import PROCESS_SETTINGS, Address, Settings
 
 UPSTREAM = ("--upstream", "http://127.0.0.1:18000")
@@ -71,6 +72,9 @@ def test_every_process_setting_can_be_a_flag_or_a_variable(started: list[Setting
 
 
 OTHER_VALUES = {
+    "spec.features.upstream": "http://feast:6566",
+    "spec.features.views": '[{"name": "user_stats", "ttl": "1m"}]',
+    "spec.features.joinKeys": "user_id,item_id",
     "spec.mode": "Bypass",
     "spec.semantic.mode": "Off",
     "spec.semantic.endpoints": "chat,completions",
@@ -80,29 +84,37 @@ OTHER_VALUES = {
     "spec.tenancy.from": "Shared",
     "spec.tenancy.claim": "sub",
     "spec.tenancy.verifiedBy": "Gateway",
+    "spec.invalidation.kafka.bootstrapServers": "kafka:9092",
+    "spec.invalidation.kafka.tls": "true",
+    "spec.invalidation.kafka.mechanism": "SCRAM-SHA-512",
     "spec.limits.connections": "7",
     "spec.trustedHeaders.from": "10.0.0.0/8,::1/128",
 }
 BY_KIND = {"text": "other", "duration": "7m", "bytes": "7Mi", "number": "0.7", "boolean": "false", "All | Exact | Never": "All"}
 
 
-def _spec_with(setting: Any, variables: dict[str, str], flags: list[str]) -> Spec:
-    if setting.path == "spec.tenancy.claim":
-        variables = variables | {"INFERENCE_CACHE_TENANCY_VERIFIED_BY": "Gateway"}
-    return command.read_layers(flags, variables)[0].spec()
+def _beside(setting: Any) -> dict[str, str]:
+    """Variables without which the setting may not be set."""
+    kafka = "INFERENCE_CACHE_INVALIDATION_KAFKA_"
+    needed = {"spec.tenancy.claim": {"INFERENCE_CACHE_TENANCY_VERIFIED_BY": "Gateway"}}
+    needed["spec.invalidation.kafka.bootstrapServers"] = {}
+    for field in ("caFile", "certificateFile", "keyFile"):
+        needed[f"spec.invalidation.kafka.{field}"] = {kafka + "TLS": "true", kafka + "BOOTSTRAP_SERVERS": "kafka:9092"}
+    needed["spec.invalidation.kafka.keyFile"][kafka + "CERTIFICATE_FILE"] = "/certificate.pem"
+    for_kafka = {kafka + "BOOTSTRAP_SERVERS": "kafka:9092"} if setting.path.startswith("spec.invalidation.kafka.") else {}
+    return needed.get(setting.path, for_kafka)
 
 
 @pytest.mark.parametrize("setting", [pytest.param(setting, id=setting.path) for setting in SETTINGS])
 def test_every_field_can_be_a_flag_or_a_variable_and_survives_print_config(setting: Any) -> None:
     text = OTHER_VALUES.get(setting.path) or BY_KIND[setting.kind.name]
-    flags = [setting.flag.replace("--", "--no-", 1)] if text == "false" else [setting.flag, text]
-    by_flag = _spec_with(setting, {}, flags)
-    by_variable = _spec_with(setting, {setting.variable: text}, [])
-    assert by_flag == by_variable != Spec()
-    layers, _ = command.read_layers(
-        flags, {"INFERENCE_CACHE_TENANCY_VERIFIED_BY": "Gateway"} if setting.path == "spec.tenancy.claim" else {}
-    )
-    assert parse_spec(yaml.safe_load(command.config_text(layers))) == by_flag
+    flags = {"false": [setting.flag.replace("--", "--no-", 1)], "true": [setting.flag]}.get(text, [setting.flag, text])
+    beside = _beside(setting)
+    without, _ = command.read_layers([], beside)
+    layers, _ = command.read_layers(flags, beside)
+    by_variable, _ = command.read_layers([], {**beside, setting.variable: text})
+    assert layers.spec() == by_variable.spec() != without.spec()
+    assert parse_spec(yaml.safe_load(command.config_text(layers))) == layers.spec()
 
 
 def test_a_printed_configuration_loads_to_the_same_again(started: list[Settings], file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +267,30 @@ def test_a_secret_that_did_not_come_is_warned_of(
     assert command.main([*UPSTREAM, "--spec", str(file)]) == 0
     assert caplog.messages == []
     assert str(started[-1].redis) == "standalone 127.0.0.1:6379"
+
+
+def test_a_login_for_kafka_comes_by_two_variables_or_not_at_all(
+    started: list[Settings], file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("invalidation: {kafka: {bootstrapServers: 'kafka:9092'}}\n")
+    monkeypatch.setenv("INFERENCE_CACHE_KAFKA_USERNAME", "cache\n")
+    assert command.main([*UPSTREAM, "--spec", str(file)]) == 2
+    assert "INFERENCE_CACHE_KAFKA_PASSWORD: is missing" in capsys.readouterr().err
+    monkeypatch.setenv("INFERENCE_CACHE_KAFKA_PASSWORD", " as it is ")
+    assert command.main([*UPSTREAM, "--spec", str(file)]) == 0
+    assert (started[0].secrets.kafka_username, started[0].secrets.kafka_password) == ("cache", " as it is ")
+    assert "as it is" not in repr(started[0])
+
+
+def test_what_the_machine_lacks_ends_with_status_1_and_is_told(
+    started: list[Settings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Settings) -> None:
+        raise CannotStart("spec.invalidation.kafka needs something")
+
+    monkeypatch.setattr("inference_cache_sidecar.app.run", refuse)
+    assert command.main([*UPSTREAM]) == 1
+    assert capsys.readouterr().err == "inference-cache sidecar: spec.invalidation.kafka needs something\n"
 
 
 def test_a_misspelt_variable_is_warned_of_and_those_of_kubernetes_are_not(

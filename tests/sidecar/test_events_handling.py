@@ -6,7 +6,7 @@ import pytest
 
 from inference_cache_sidecar.errors import StoreUnavailable
 from inference_cache_sidecar.events.handling import EventCounts, EventHandler, Outcome
-from inference_cache_sidecar.events.payloads import Entity
+from inference_cache_sidecar.events.payloads import Entity, Event
 from inference_cache_sidecar.events.retrying import Backoff
 from inference_cache_sidecar.flush import FlushRequest
 
@@ -15,16 +15,16 @@ ACTIVITY = b'{"user_id": "u-4711"}'
 
 
 class Recorder:
-    """Stands where the flusher and the features are; raises `fault` if there is one."""
+    """Stands where events are carried out; raises `fault` if there is one."""
 
     def __init__(self) -> None:
-        self.done: list[FlushRequest | Entity] = []
+        self.done: list[Event] = []
         self.fault: Exception | None = None
 
-    async def do(self, what: FlushRequest | Entity) -> None:
+    async def do(self, event: Event) -> None:
         if self.fault is not None:
             raise self.fault
-        self.done.append(what)
+        self.done.append(event)
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def handler(recorder: Recorder) -> EventHandler:
-    return EventHandler(recorder.do, recorder.do, EventCounts())
+    return EventHandler(recorder.do, EventCounts())
 
 
-async def test_activity_flushes_the_users_answers_and_then_forgets_the_features(recorder: Recorder, handler: EventHandler) -> None:
-    assert await handler.handle("user_activity", ACTIVITY) is Outcome.APPLIED
-    assert recorder.done == [FlushRequest("tag", "user:u-4711"), Entity("user_id", "u-4711")]
+async def test_activity_is_carried_out_and_counted(recorder: Recorder, handler: EventHandler) -> None:
+    assert (await handler.handle("user_activity", ACTIVITY)).outcome is Outcome.APPLIED
+    assert recorder.done == [Event("user_activity", (FlushRequest("tag", "user:u-4711"),), (Entity("user_id", "u-4711"),))]
     assert handler.counts.outcomes[Outcome.APPLIED]["user_activity"] == 1
 
 
@@ -47,40 +47,37 @@ async def test_a_bad_event_is_skipped_and_told_without_what_it_said(
     recorder: Recorder, handler: EventHandler, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    assert await handler.handle("user_activity", b'{"user": "u-4711"}') is Outcome.BAD
+    handled = await handler.handle("user_activity", b'{"user": "u-4711"}')
+    assert (handled.outcome, handled.reason) == (Outcome.BAD, "user_id: missing")
     assert recorder.done == []
     assert handler.counts.outcomes[Outcome.BAD]["user_activity"] == 1
     assert "user_id: missing" in caplog.text
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("fault", [StoreUnavailable("the shared store is not there"), ValueError(SECRET)], ids=["store", "defect"])
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        pytest.param(StoreUnavailable("the shared store is not there"), Outcome.FAILED, id="store"),
+        pytest.param(ValueError(SECRET), Outcome.BROKEN, id="defect"),
+    ],
+)
 async def test_what_could_not_be_done_is_for_another_try(
-    recorder: Recorder, handler: EventHandler, caplog: pytest.LogCaptureFixture, fault: Exception
+    recorder: Recorder, handler: EventHandler, caplog: pytest.LogCaptureFixture, fault: Exception, outcome: Outcome
 ) -> None:
     caplog.set_level(logging.DEBUG)
     recorder.fault = fault
-    assert await handler.handle("user_activity", ACTIVITY) is Outcome.FAILED
+    handled = await handler.handle("user_activity", ACTIVITY)
+    assert handled.outcome is outcome
     recorder.fault = None
-    assert await handler.handle("user_activity", ACTIVITY) is Outcome.APPLIED
-    assert handler.counts.outcomes[Outcome.FAILED]["user_activity"] == 1
-    assert SECRET not in caplog.text
-
-
-async def test_features_are_not_forgotten_before_the_flush_is_done(recorder: Recorder) -> None:
-    dropped: list[Entity] = []
-
-    async def drop(entity: Entity) -> None:
-        dropped.append(entity)
-
-    recorder.fault = StoreUnavailable("the shared store is not there")
-    assert await EventHandler(recorder.do, drop, EventCounts()).handle("user_activity", ACTIVITY) is Outcome.FAILED
-    assert dropped == []
+    assert (await handler.handle("user_activity", ACTIVITY)).outcome is Outcome.APPLIED
+    assert handler.counts.outcomes[outcome]["user_activity"] == 1
+    assert SECRET not in caplog.text + handled.reason
 
 
 async def test_channels_that_nobody_knows_cannot_fill_the_counts(handler: EventHandler) -> None:
     for number in range(100):
-        assert await handler.handle(f"channel-{number}", b"{}") is Outcome.BAD
+        assert (await handler.handle(f"channel-{number}", b"{}")).outcome is Outcome.BAD
     assert dict(handler.counts.outcomes[Outcome.BAD].items()) == {"model_updates": 0, "user_activity": 0, "kb_updates": 0, "other": 100}
 
 

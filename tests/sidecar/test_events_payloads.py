@@ -59,6 +59,15 @@ def test_a_knowledge_update_flushes_what_it_lists(payload: object, flushes: list
     assert parse("kb_updates", encoded(payload)) == Event("kb_updates", requests(flushes))
 
 
+@pytest.mark.parametrize("user", [pytest.param("u" * 124, id="too-long"), pytest.param("u,1", id="comma"), pytest.param("u ", id="blank")])
+def test_a_user_whose_tag_no_answer_can_carry_concerns_features_alone(user: str) -> None:
+    assert parse("user_activity", encoded({"user_id": user})) == Event("user_activity", (), (Entity("user_id", user),))
+
+
+def test_the_longest_user_whose_tag_an_answer_can_carry_is_flushed() -> None:
+    assert parse("user_activity", encoded({"user_id": "u" * 123})).flushes == requests([("tag", "user:" + "u" * 123)])
+
+
 @pytest.mark.parametrize(
     ("channel", "payload", "path"),
     [
@@ -80,6 +89,9 @@ def test_a_knowledge_update_flushes_what_it_lists(payload: object, flushes: list
         pytest.param("kb_updates", {"tags": "a"}, "tags: a text", id="tags-are-a-text"),
         pytest.param("kb_updates", {"tags": ["a", 2]}, "tags[1]: an integer", id="second-tag-is-a-number"),
         pytest.param("kb_updates", {"tags": [None]}, "tags[0]: null", id="null-tag"),
+        pytest.param("kb_updates", {"tags": ["x" * 129]}, "tags[0]: a text of 129 characters, not a tag", id="tag-longer-than-any"),
+        pytest.param("kb_updates", {"tags": ["a,b"]}, "tags[0]: a text of 3 characters, not a tag", id="tag-with-a-comma"),
+        pytest.param("kb_updates", {"tags": [" a"]}, "tags[0]: a text of 2 characters, not a tag", id="tag-after-a-blank"),
         pytest.param("kb_updates", {"all": False, "tags": ["a"]}, "all: a boolean, not true", id="all-is-false"),
         pytest.param("kb_updates", {"all": 1}, "all: an integer, not true", id="all-is-one"),
         pytest.param("kb_updates", {"all": True, "tags": 5}, "tags: an integer", id="all-does-not-excuse-the-others"),

@@ -1,10 +1,14 @@
+import asyncio
+import logging
+
 import pytest
 
 from inference_cache_contract.endpoints import Endpoint
 from inference_cache_contract.entry import Entry
-from inference_cache_contract.epochs import CACHE, Epochs, Stamp, category_epoch, reachable, tag_epoch, version_epoch
+from inference_cache_contract.epochs import CACHE, Epochs, Stamp, adapter_epoch, category_epoch, reachable, tag_epoch, version_epoch
 from inference_cache_sidecar.epochs import MemoryEpochs
-from inference_cache_sidecar.flush import Flusher, FlushRequest, FlushResult
+from inference_cache_sidecar.errors import StoreUnavailable
+from inference_cache_sidecar.flush import Flusher, FlushIncomplete, FlushRequest
 from inference_cache_sidecar.index.protocol import Neighbour, Vector
 from inference_cache_sidecar.store.protocol import StoreStats
 
@@ -58,7 +62,9 @@ def entry(number: int, *stamps: Stamp) -> Entry:
 async def stocked() -> tuple[DictStore, Flusher]:
     epochs = MemoryEpochs(clock=lambda: 1.0)
     store = DictStore(epochs)
-    for number, names in enumerate([[], [tag_epoch("a")], [tag_epoch("a"), category_epoch("pricing")], [tag_epoch("b")]]):
+    for number, names in enumerate(
+        [[], [tag_epoch("a")], [tag_epoch("a"), category_epoch("pricing")], [tag_epoch("b"), adapter_epoch("lora")]]
+    ):
         await store.put(entry(number, *((name, 0) for name in [CACHE, version_epoch("v1"), *names])), None)
     return store, Flusher(epochs, store)
 
@@ -71,6 +77,7 @@ async def stocked() -> tuple[DictStore, Flusher]:
         pytest.param(FlushRequest("version", "v2"), {0, 1, 2, 3}, id="another-version"),
         pytest.param(FlushRequest("tag", "a"), {0, 3}, id="tag"),
         pytest.param(FlushRequest("category", "pricing"), {0, 1, 3}, id="category"),
+        pytest.param(FlushRequest("adapter", "lora"), {0, 1, 2}, id="adapter"),
         pytest.param(FlushRequest("key", (b"\x03" * 32).hex()), {0, 1, 2}, id="key"),
         pytest.param(FlushRequest("key", (b"\x09" * 32).hex()), {0, 1, 2, 3}, id="unknown-key"),
     ],
@@ -109,4 +116,92 @@ async def test_entries_are_unreachable_before_their_bytes_are_deleted() -> None:
 async def test_a_second_flush_finds_nothing_left() -> None:
     _, flusher = await stocked()
     await flusher.flush(FlushRequest("tag", "a"))
-    assert await flusher.flush(FlushRequest("tag", "a")) == FlushResult(0, 1001)
+    again = await flusher.flush(FlushRequest("tag", "a"))
+    assert (again.count, again.epoch) == (0, 1001)
+
+
+class Failing(DictStore):
+    """Its shared part is down from the start, or once entries are to be deleted."""
+
+    async def count(self, name: str) -> int:
+        raise StoreUnavailable("down")
+
+    async def purge(self, name: str) -> int:
+        raise StoreUnavailable("down")
+
+    async def delete(self, digest: bytes) -> bool:
+        raise StoreUnavailable("down")
+
+    async def holds(self, digest: bytes) -> bool:
+        raise StoreUnavailable("down")
+
+
+class Unheard(MemoryEpochs):
+    """Nobody else can be told."""
+
+    async def raise_everywhere(self, name: str) -> int:
+        self.raise_epoch(name)
+        raise StoreUnavailable("down")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "request_", "message", "acknowledged"),
+    [
+        pytest.param(Unheard, FlushRequest("all"), "in force on this replica alone", False, id="others-cannot-be-told"),
+        pytest.param(Unheard, FlushRequest("all", background=True), "in force on this replica alone", False, id="nor-in-the-background"),
+        pytest.param(MemoryEpochs, FlushRequest("all"), "in force on all replicas, but not all bytes", True, id="purge-fails"),
+        pytest.param(MemoryEpochs, FlushRequest("all", dry_run=True), "nothing is flushed", False, id="dry-run"),
+        pytest.param(MemoryEpochs, FlushRequest("key", "ab" * 32), "may still be found", False, id="key"),
+        pytest.param(MemoryEpochs, FlushRequest("key", "ab" * 32, dry_run=True), "may still be found", False, id="dry-run-of-a-key"),
+    ],
+)
+async def test_where_the_store_fails_the_flush_says_what_is_in_force(
+    epochs: type[MemoryEpochs], request_: FlushRequest, message: str, acknowledged: bool
+) -> None:
+    made = epochs(clock=lambda: 1.0)
+    with pytest.raises(FlushIncomplete, match=message) as raised:
+        await Flusher(made, Failing(made)).flush(request_)
+    assert (raised.value.acknowledged_seconds is not None) is acknowledged
+    assert made.current(CACHE) == (1000 if request_.target == "all" and not request_.dry_run else 0)
+
+
+async def test_a_flush_in_the_background_returns_before_bytes_are_deleted_and_says_when_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    store, flusher = await stocked()
+    caplog.set_level(logging.INFO, "inference_cache_sidecar.flush")
+    result = await flusher.flush(FlushRequest("tag", "a", background=True))
+    assert (result.count, result.epoch, len(store.entries)) == (None, 1000, 4)
+    assert await store.count(tag_epoch("a")) == 0, "but nothing is found any more"
+    async with asyncio.timeout(10):
+        while not caplog.messages:
+            await asyncio.sleep(0)
+    assert len(store.entries) == 2
+    assert ": 2 entries deleted in the background, in " in caplog.text
+    assert "tag a" not in caplog.text
+
+
+async def test_a_purge_in_the_background_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    epochs = MemoryEpochs()
+    await Flusher(epochs, Failing(epochs)).flush(FlushRequest("all", background=True))
+    async with asyncio.timeout(10):
+        while not caplog.messages:
+            await asyncio.sleep(0)
+    assert "flush of all: not all bytes are deleted" in caplog.text
+
+
+async def test_flushes_are_purged_one_after_the_other_and_closing_ends_them_all() -> None:
+    store, flusher = await stocked()
+    purging: list[str] = []
+
+    async def endless(name: str) -> int:
+        purging.append(name)
+        await asyncio.Event().wait()
+        return 0
+
+    store.purge = endless  # type: ignore[method-assign]  # to stay in the midst of a purge
+    for tag in "ab":
+        await flusher.flush(FlushRequest("tag", tag, background=True))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert purging == ["tag:a"]
+    await flusher.close()
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference_cache_contract.endpoints import Endpoint
 from inference_cache_sidecar.counting import MAX_LABELS, Counts, Histogram
-from inference_cache_sidecar.exposition import Gauge, registry
+from inference_cache_sidecar.exposition import Counter, Counters, Gauge, registry
 from inference_cache_sidecar.metrics import Metrics, Result, Stage, Verdict
 from inference_cache_sidecar.query.model import BypassReason
 from inference_cache_sidecar.store.protocol import StoreStats
@@ -81,6 +81,22 @@ def test_store_and_gauges_are_read_at_every_scrape() -> None:
     stats, flights = replace(EMPTY, entries=3, used_bytes=900, max_bytes=1000, evicted=7), 2
     assert (value(shown, "store_entries"), value(shown, "flights")) == (3, 2)
     assert (value(shown, "store_used_bytes"), value(shown, "store_max_bytes"), value(shown, "store_evicted_total")) == (900, 1000, 7)
+
+
+def test_other_counters_are_read_at_every_scrape_and_what_is_not_known_is_left_out() -> None:
+    counts: dict[str, float] = {"hot": 1, "other": 2}
+    known: list[float | None] = [None]
+    readings = [
+        Gauge("shared_bytes", "Bytes.", lambda: known[0]),
+        Counter("losses", "Losses.", lambda: 7),
+        Counters("calls", "Calls.", "kind", lambda: counts),
+    ]
+    shown = registry(Metrics(), lambda: EMPTY, readings)
+    assert (value(shown, "shared_bytes"), value(shown, "losses_total")) == (None, 7)
+    assert (value(shown, "calls_total", kind="hot"), value(shown, "calls_total", kind="other")) == (1, 2)
+    known[0], counts["hot"] = 0.0, 5
+    assert (value(shown, "shared_bytes"), value(shown, "calls_total", kind="hot")) == (0, 5)
+    assert b"inference_cache_shared_bytes 0.0" in openmetrics(shown)
 
 
 def test_two_sidecars_in_one_process_do_not_share_counters() -> None:

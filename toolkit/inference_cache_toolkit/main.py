@@ -19,6 +19,7 @@ class Subcommand:
 
 SUBCOMMANDS: Final = {
     "sidecar": Subcommand("inference_cache_sidecar.command", "put the cache in front of an OpenAI-compatible server"),
+    "flush": Subcommand("inference_cache_toolkit.flush.command", "make stored answers unreachable on all replicas, and delete them"),
     "demo": Subcommand("inference_cache_toolkit.demo.command", "show it at work: questions, repeats, rephrasings, opposites"),
     "standin": Subcommand("inference_cache_toolkit.standin.command", "a stand-in for vLLM, to try the cache without a model"),
     "embedding-model": Subcommand("inference_cache_toolkit.embedding_model", "make the embedding model's files"),

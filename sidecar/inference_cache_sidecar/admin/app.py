@@ -1,8 +1,6 @@
 """The admin port's application: `build_admin(services, token)`. `app` runs it on a listener of its own."""
 
-import logging
-from dataclasses import fields
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import web
@@ -10,16 +8,12 @@ from aiohttp.typedefs import Handler
 from prometheus_client.exposition import choose_encoder
 
 from inference_cache_contract import endpoints
-from inference_cache_contract.spec_fields import camel
-from inference_cache_sidecar.admin import bodies, token
-from inference_cache_sidecar.admin.services import AdminServices, Status
-from inference_cache_sidecar.errors import ClientFault, error_response
-from inference_cache_sidecar.exposition import VERSION
-from inference_cache_sidecar.store.protocol import StoreStats
+from inference_cache_sidecar.admin import answers, bodies, token
+from inference_cache_sidecar.admin.services import AdminServices
+from inference_cache_sidecar.errors import ClientFault, StoreError, error_response
 
 MAX_BODY_BYTES: Final = 16 * 1024
 _KINDS: Final = {401: "authentication_error", 403: "permission_error"}
-_log = logging.getLogger(__name__)
 
 
 def build_admin(services: AdminServices, admin_token: str | None) -> web.Application:
@@ -53,20 +47,14 @@ class _Admin:
         return web.Response(body=encode(self._services.registry), headers={"Content-Type": content_type})
 
     async def status(self, _request: web.Request) -> web.Response:
-        status = self._services.status()
-        shown = {"revision": status.revision.hex(), "epochs": dict(status.epochs), "store": _fields(status.store)}
-        return _json({"version": VERSION} | _fields(status) | shown)
+        return _json(answers.status_document(self._services.status()))
 
     async def flush(self, request: web.Request) -> web.Response:
         token.require(request, self._token)
         asked = bodies.flush_request(await request.read())
-        result = await self._services.flush(asked)
-        _log.info(
-            "flush of %s %r by %s: %d entries, epoch %s%s",
-            *(asked.target, asked.value, request.remote, result.count, result.epoch, " (dry run)" if asked.dry_run else ""),
-        )
-        answer: dict[str, Any] = {"wouldFlush" if asked.dry_run else "flushed": result.count}
-        return _json(answer if result.epoch is None else answer | {"epoch": result.epoch})
+        result = await self._services.flush(asked, str(request.remote))
+        status, document = answers.flush_answer(asked, result)
+        return _json(document, status)
 
     async def feedback(self, request: web.Request) -> web.Response:
         token.require(request, self._token)
@@ -75,10 +63,6 @@ class _Admin:
         if result is None:
             raise ClientFault(404, "no such answer is remembered")
         return _json({"verdict": asked.verdict, "evicted": result.evicted})
-
-
-def _fields(told: Status | StoreStats) -> dict[str, object]:
-    return {camel(field.name): getattr(told, field.name) for field in fields(told)}
 
 
 def _json(document: object, status: int = 200) -> web.Response:
@@ -95,6 +79,9 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         if fault.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
         return response
+    except StoreError as error:
+        status, document = answers.store_failed(error)
+        return _json(document, status)
     except web.HTTPException as error:
         response = error_response(error.status, error.reason, "invalid_request_error")
         if "Allow" in error.headers:

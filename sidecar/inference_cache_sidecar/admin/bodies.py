@@ -11,21 +11,21 @@ from inference_cache_sidecar.flush import FlushRequest, Target
 from inference_cache_sidecar.metrics import Verdict
 
 MAX_NAME: Final = 256
-_TARGETS: Final = ("version", "tag", "category", "key", "all")
+_TARGETS: Final = ("version", "tag", "category", "adapter", "key", "all")
 
 
 def flush_request(body: bytes) -> FlushRequest:
-    fields = _object(body, (*_TARGETS, "dryRun"))
-    dry_run = fields.get("dryRun", False)
-    if not isinstance(dry_run, bool):
-        raise ClientFault(400, f"dryRun: {shown(dry_run)} is neither true nor false")
+    fields = _object(body, (*_TARGETS, "dryRun", "background"))
+    dry_run, background = _yes_or_no(fields, "dryRun"), _yes_or_no(fields, "background")
+    if dry_run and background:
+        raise ClientFault(400, "dryRun and background: a dry run deletes nothing, also not in the background")
     target = cast("Target", _only_one(fields, _TARGETS))
     if target == "all":
         if fields["all"] is not True:
             raise ClientFault(400, f"all: {shown(fields['all'])} is not true")
-        return FlushRequest("all", dry_run=dry_run)
+        return FlushRequest("all", "", dry_run, background)
     value = _key(fields["key"]).hex() if target == "key" else _name(fields, target)
-    return FlushRequest(target, value, dry_run)
+    return FlushRequest(target, value, dry_run, background)
 
 
 def feedback_request(body: bytes) -> FeedbackRequest:
@@ -63,6 +63,13 @@ def _only_one(fields: Mapping[str, Any], names: Collection[str]) -> str:
     if len(given) != 1:
         raise ClientFault(400, f"exactly one of {', '.join(names)} must be given")
     return given[0]
+
+
+def _yes_or_no(fields: Mapping[str, Any], field: str) -> bool:
+    value = fields.get(field, False)
+    if not isinstance(value, bool):
+        raise ClientFault(400, f"{field}: {shown(value)} is neither true nor false")
+    return value
 
 
 def _name(fields: Mapping[str, Any], field: str) -> str:

@@ -7,7 +7,32 @@ from prometheus_client import CollectorRegistry
 
 from inference_cache_sidecar.flush import FlushRequest, FlushResult
 from inference_cache_sidecar.metrics import Verdict
+from inference_cache_sidecar.shared.memory_report import Finding
+from inference_cache_sidecar.shared.purging import Purge
 from inference_cache_sidecar.store.protocol import StoreStats
+from inference_cache_sidecar.store.tiered import Warming
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStatus:
+    """Of the shared store. Memory in bytes, over all its masters; None while it does not answer."""
+
+    kind: str
+    """standalone, sentinel or cluster."""
+    healthy: bool
+    findings: Sequence[Finding]
+    epochs_confirmed: bool
+    """False: nothing is served from any tier until the flushes elsewhere are known."""
+    breaker_open: bool
+    """It, or one of its servers, failed, and is left alone until it answers again."""
+    replicas: int | None
+    """Sidecars that confirmed their epochs within the lease, this one among them."""
+    used_memory: int | None
+    max_memory: int | None
+    """0: no limit."""
+    policy: str | None
+    fragmentation_ratio: float | None
+    warming: Warming
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +52,12 @@ class Status:
     embedder: str
     """`ready`, `off`, `loading`, or why it is not there."""
     store: StoreStats
+    """Of memory."""
     uptime_seconds: float
+    purge: Purge | None
+    """The latest that deleted bytes in the shared store."""
+    shared_store: SharedStatus | None
+    """None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +80,8 @@ class AdminServices:
     status: Callable[[], Status]
     not_ready: Callable[[], Sequence[str]]
     """Why clients should not be sent here yet; empty when they may."""
-    flush: Callable[[FlushRequest], Awaitable[FlushResult]]
+    flush: Callable[[FlushRequest, str], Awaitable[FlushResult]]
+    """With who ordered it, for the log. Raises StoreError."""
     feedback: Callable[[FeedbackRequest], Awaitable[FeedbackResult | None]]
-    """None: no such answer is remembered."""
+    """None: no such answer is remembered. Raises StoreError."""
     registry: CollectorRegistry

@@ -1,14 +1,14 @@
-"""What is done about an event, wherever it came from: flush, forget features, count. Every consumer calls it, with bytes as they came."""
+"""What becomes of an event, wherever it came from: checked, carried out, counted. Every consumer calls it, with bytes as they came."""
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from inference_cache_sidecar.counting import OTHER, Counts
 from inference_cache_sidecar.errors import SidecarError, whereabouts
-from inference_cache_sidecar.events.payloads import CHANNELS, BadEvent, Entity, Event, parse
-from inference_cache_sidecar.flush import FlushRequest
+from inference_cache_sidecar.events.payloads import CHANNELS, BadEvent, Event, parse
 
 _log = logging.getLogger(__name__)
 _CHANNELS: Final = frozenset(CHANNELS)
@@ -22,7 +22,19 @@ class Outcome(StrEnum):
     BAD = "bad"
     """Put aside and acknowledge: no retry makes it better."""
     FAILED = "failed"
-    """Try again later: acknowledging it would lose it."""
+    """Try again later, as long as it takes: acknowledging it would lose it."""
+    BROKEN = "broken"
+    """An error that nobody foresaw. Try again, but not for ever: it may be the event's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    outcome: Outcome
+    reason: str = ""
+    """Why it is not applied; quotes nothing that the producer wrote."""
+
+
+_APPLIED: Final = Handled(Outcome.APPLIED)
 
 
 class EventCounts:
@@ -41,46 +53,32 @@ class EventCounts:
 
 
 class EventHandler:
-    """`flush` and `drop_entity` may be called again for the same event, and by several events at once."""
+    """`apply` may be called again for the same event, and by several events at once."""
 
-    def __init__(
-        self,
-        flush: Callable[[FlushRequest], Awaitable[object]],
-        drop_entity: Callable[[Entity], Awaitable[None]],
-        counts: EventCounts,
-    ) -> None:
-        self._flush = flush
-        self._drop_entity = drop_entity
+    def __init__(self, apply: Callable[[Event], Awaitable[None]], counts: EventCounts) -> None:
+        self._apply = apply
         self.counts = counts
 
-    async def handle(self, channel: str, payload: bytes) -> Outcome:
+    async def handle(self, channel: str, payload: bytes) -> Handled:
         """Raises nothing: whatever goes wrong here is the consumer's to try again, never the sidecar's to die of."""
-        outcome = await self._outcome(channel, payload)
-        self.counts.handled(channel, outcome)
-        return outcome
+        handled = await self._handled(channel, payload)
+        self.counts.handled(channel, handled.outcome)
+        return handled
 
-    async def _outcome(self, channel: str, payload: bytes) -> Outcome:
+    async def _handled(self, channel: str, payload: bytes) -> Handled:
         try:
             await self._apply(parse(channel, payload))
         except BadEvent as bad:
             _log.warning("an event of %s is skipped: %s", _named(channel), bad.reason)
-            return Outcome.BAD
+            return Handled(Outcome.BAD, bad.reason)
         except SidecarError as error:
             # Its consumer warns, once for all that wait.
             _log.debug("an event of %s could not be carried out: %s", _named(channel), error)
-            return Outcome.FAILED
+            return Handled(Outcome.FAILED, str(error))
         except Exception as error:
             _log.error("an event of %s failed: %s", _named(channel), whereabouts(error))
-            return Outcome.FAILED
-        return Outcome.APPLIED
-
-    async def _apply(self, event: Event) -> None:
-        # One after the other: consumers handle several events at once as it is.
-        for request in event.flushes:
-            await self._flush(request)
-        for entity in event.entities:
-            await self._drop_entity(entity)
-        _log.debug("an event of %s was applied: %d flushes", event.channel, len(event.flushes))
+            return Handled(Outcome.BROKEN, whereabouts(error))
+        return _APPLIED
 
 
 def _named(channel: str) -> str:

@@ -13,15 +13,17 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final
 
-from inference_cache_sidecar.errors import SidecarError, whereabouts
-from inference_cache_sidecar.events.handling import EventHandler, Outcome
+from inference_cache_sidecar.errors import CannotStart, whereabouts
+from inference_cache_sidecar.events.handling import EventHandler, Handled, Outcome
+from inference_cache_sidecar.events.kafka_beginning import beginning
 from inference_cache_sidecar.events.kafka_log import calm_down
 from inference_cache_sidecar.events.kafka_settings import KafkaSettings, connection_options
 from inference_cache_sidecar.events.retrying import Backoff
+from inference_cache_sidecar.events.settling import settle
 
 SOURCE: Final = "kafka"
 """The label of its counts."""
-BATCH: Final = 64
+BATCH: Final = 256
 """Records that are handled at once, and committed together."""
 FETCH_BYTES: Final = 1024 * 1024
 """For each partition: bounds what waits in memory."""
@@ -33,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class KafkaEvents:
-    """Raises SidecarError, when it is made, if aiokafka is missing."""
+    """Raises CannotStart, when it is made, if aiokafka is missing."""
 
     def __init__(self, settings: KafkaSettings, handler: EventHandler) -> None:
         self._settings = settings
@@ -74,26 +76,23 @@ class KafkaEvents:
             **options,
             group_id=self._settings.group,
             enable_auto_commit=False,
-            auto_offset_reset=self._settings.start,
+            auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,
         )
-        consumer.subscribe(pattern=_any_of(self._settings.topics))
+        since = self._settings.since_seconds
+        listener = None if since is None else beginning(self._aiokafka, consumer, since)
+        consumer.subscribe(pattern=_any_of(self._settings.topics), listener=listener)
         return consumer
 
     async def _settle(self, records: Sequence[Any], dead_letters: Any) -> None:
         """Returns when each record is applied or put aside, however long that takes."""
-        waiting = Backoff()
-        while records:
-            outcomes = await asyncio.gather(*map(self._handle, records))
-            settled = list(zip(records, outcomes, strict=True))
-            await asyncio.gather(*(self._put_aside(record, dead_letters) for record, outcome in settled if outcome is Outcome.BAD))
-            records = [record for record, outcome in settled if outcome is Outcome.FAILED]
-            if records:
-                seconds = waiting.next_seconds()
-                _log.warning("%d events from Kafka could not be carried out: next try in %.1f s", len(records), seconds)
-                await asyncio.sleep(seconds)
 
-    async def _handle(self, record: Any) -> Outcome:
+        async def settled(done: Sequence[tuple[Any, Handled]]) -> None:
+            await asyncio.gather(*(self._put_aside(record, dead_letters) for record, handled in done if handled.outcome is Outcome.BAD))
+
+        await settle(list(records), self._handle, settled)
+
+    async def _handle(self, record: Any) -> Handled:
         return await self._handler.handle(self._settings.topics[record.topic], record.value or b"")
 
     async def _put_aside(self, record: Any, dead_letters: Any) -> None:
@@ -151,4 +150,4 @@ def _aiokafka() -> ModuleType:
     try:
         return import_module("aiokafka")
     except ImportError as error:
-        raise SidecarError(MISSING_EXTRA) from error
+        raise CannotStart(MISSING_EXTRA) from error

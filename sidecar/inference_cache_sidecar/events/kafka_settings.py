@@ -36,8 +36,9 @@ class KafkaSettings:
     """Channel by topic. A topic that is not there yet is read, from its beginning, once it is."""
     dead_letters: str | None = None
     """The topic that bad events go to, as they came."""
-    start: Literal["earliest", "latest"] = "earliest"
-    """Where a group without a committed offset begins: one flush too many costs hits, one too few serves what is wrong."""
+    since_seconds: float | None = None
+    """Where a group begins that has committed nothing: with events from this time on, in seconds since 1970; None: with the first.
+    One flush too many costs hits, one too few serves what is wrong."""
     security: KafkaSecurity = KafkaSecurity()
     refresh_seconds: float = 30.0
     """How often to look for topics and partitions that are new."""

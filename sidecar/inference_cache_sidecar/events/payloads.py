@@ -1,7 +1,8 @@
 """What an event says: JSON objects of at most 64 KiB on three channels. Pure; `handling` acts on the result.
 
     model_updates   {"version": "v1.2.3"} or {"adapter": "name"} or both; "model" is checked and not used
-    user_activity   {"user_id": "u1"} or {"user_id": 1}; "entity" is the join key of features, unless it is user_id
+    user_activity   {"user_id": "u1"} or {"user_id": 1}; "entity" is the join key of features, unless it is user_id.
+                    An id that is too long or too odd for the tag user:<id> concerns features alone: no answer can carry that tag
     kb_updates      one or more of {"tags": ["a", "b"], "category": "pricing", "all": true}
 
 Other fields are ignored, since producers grow, and null counts as absent, since many write it. A reason never quotes a value.
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from inference_cache_contract.errors import shown
 from inference_cache_sidecar.flush import FlushRequest
+from inference_cache_sidecar.marks import MAX_TAG_LENGTH, is_tag
 
 MODEL_UPDATES: Final = "model_updates"
 USER_ACTIVITY: Final = "user_activity"
@@ -23,6 +25,7 @@ MAX_BYTES: Final = 64 * 1024
 MAX_NAME: Final = 256
 DEFAULT_JOIN_KEY: Final = "user_id"
 _NAME: Final = f"a text of 1 to {MAX_NAME} characters"
+_TAG: Final = f"a tag: 1 to {MAX_TAG_LENGTH} characters without commas, and without blanks around them"
 _KINDS: Final = {bool: "a boolean", int: "an integer", float: "a number", str: "a text", list: "a list", dict: "an object"}
 
 
@@ -72,7 +75,8 @@ def _user_activity(fields: Mapping[str, Any]) -> Event:
     user = _identifier(fields, "user_id")
     join_key = _name(fields, "entity")
     entity = Entity(DEFAULT_JOIN_KEY if join_key is None else join_key, user)
-    return Event(USER_ACTIVITY, (FlushRequest("tag", f"user:{user}"),), (entity,))
+    tag = f"user:{user}"
+    return Event(USER_ACTIVITY, (FlushRequest("tag", tag),) if is_tag(tag) else (), (entity,))
 
 
 def _kb_updates(fields: Mapping[str, Any]) -> Event:
@@ -126,7 +130,14 @@ def _tags(fields: Mapping[str, Any]) -> list[str]:
         return []
     if not isinstance(tags, list):
         raise BadEvent(f"tags: {_kind(tags)}, not a list of texts")
-    return list(dict.fromkeys(_checked(tag, f"tags[{number}]") for number, tag in enumerate(tags)))
+    return list(dict.fromkeys(_tag(tag, f"tags[{number}]") for number, tag in enumerate(tags)))
+
+
+def _tag(value: object, path: str) -> str:
+    tag = _checked(value, path, _TAG)
+    if not is_tag(tag):
+        raise BadEvent(f"{path}: {_kind(tag)}, not {_TAG}")
+    return tag
 
 
 def _name(fields: Mapping[str, Any], field: str) -> str | None:

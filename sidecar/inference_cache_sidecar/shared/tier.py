@@ -84,4 +84,5 @@ async def shared_tier(
 def longest_ttl(spec: Spec) -> float:
     """Seconds: the longest that any answer may be served."""
     categories = [category.ttl_seconds for category in spec.semantic.categories if category.ttl_seconds is not None]
-    return max(spec.exact.ttl_seconds, spec.semantic.ttl_seconds, *categories, 0.0)
+    features = [spec.features.ttl_seconds, *(view.ttl_seconds for view in spec.features.views)]
+    return max(spec.exact.ttl_seconds, spec.semantic.ttl_seconds, *categories, *features)
