@@ -139,7 +139,7 @@ async def running(
         stack.push_async_callback(ended, [asyncio.create_task(_sweeping(memory))])
         access = Access(upstream, spec.tenancy.revalidate_seconds, time.monotonic)
         stack.push_async_callback(access.close)
-        flights = Flights(spec.limits.answer_bytes)
+        flights = Flights(spec.limits.answer_bytes, epochs)
         stack.push_async_callback(flights.close)
         tiered = None if shared is None else TieredStore(memory, shared, spec.model.version, clock, flights.discard)
         store: EntryStore = tiered or memory
@@ -228,15 +228,16 @@ async def _shared(stack: AsyncExitStack, settings: Settings, clock: Callable[[],
 
 
 def _follow(shared: SharedTier, store: TieredStore, embedder: LateEmbedder | None) -> None:
-    """What others store is found by similarity here, once it is known which vectors can be compared."""
+    """What others delete goes here too; what they store is found by similarity, once it is known which vectors can be compared."""
 
-    async def follow(known: Awaitable[Embedder]) -> None:
+    async def compare(known: Awaitable[Embedder]) -> None:
         comparable = await known
         shared.values.manifest = manifest(comparable.digest, comparable.dimensions)
-        await shared.changes.follow(Followed(store.load, store.apply))
+        shared.changes.load_again()
 
+    shared.go_on(shared.changes.follow(Followed(store.load, store.apply)))
     if embedder is not None:
-        shared.go_on(follow(embedder.known()))
+        shared.go_on(compare(embedder.known()))
 
 
 def _watched(shared: SharedTier | None, store: TieredStore | None) -> SharedView | None:

@@ -7,16 +7,20 @@ answer that outgrows `limit` bytes takes no more of them, and is then read at th
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from inference_cache_contract.entry import Entry
+from inference_cache_contract.epochs import Epochs, Stamp, flushed, reachable
 from inference_cache_sidecar.errors import SidecarError, whereabouts
 from inference_cache_sidecar.outcome import Outcome
 from inference_cache_sidecar.query.model import Query
 
 _log = logging.getLogger(__name__)
 
+UNSURE_SECONDS = 1.0
+"""A flush counts as late only after this; a flight that is joined no longer than this after its start is never too late."""
 WINDOW_BYTES = 256 * 1024
 """How far upstream may be ahead of the slowest reader once an answer has outgrown the limit."""
 
@@ -56,6 +60,9 @@ class Flight:
         self.error: SidecarError | None = None
         self.entry: Entry | None = None
         """What was stored of it, once it has ended."""
+        self.stamps: tuple[Stamp, ...] | None = None
+        """The epochs it began under; None: not known, or not yet."""
+        self.begun = time.monotonic()
         self.keep = True
         """False: what it fetches must not be stored, since its key was flushed meanwhile."""
         self.detached = False
@@ -160,8 +167,9 @@ Work = Callable[[Flight], Awaitable[None]]
 class Flights:
     """The registry: at most one joinable flight a digest."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, epochs: Epochs) -> None:
         self._limit = limit
+        self._epochs = epochs
         self._running: dict[bytes, Flight] = {}
         self._tasks: dict[Flight, asyncio.Task[None]] = {}
 
@@ -169,8 +177,19 @@ class Flights:
         return len(self._tasks)
 
     def running(self, digest: bytes) -> Flight | None:
+        """The flight that a request may join: one that began before a flush is none for those who come after."""
         flight = self._running.get(digest)
-        return flight if flight is not None and flight.joinable and flight.error is None else None
+        if flight is None or not flight.joinable or flight.error is not None or not self._holds(flight):
+            return None
+        return flight
+
+    def _holds(self, flight: Flight) -> bool:
+        """Where it cannot be said whether anything was flushed, a flight is shared by those who come within a moment."""
+        if flight.stamps is not None and reachable(self._epochs, flight.stamps):
+            return True
+        if flight.stamps is not None and flushed(self._epochs, flight.stamps):
+            return False
+        return time.monotonic() - flight.begun < UNSURE_SECONDS
 
     def start(self, digest: bytes, query: Query, credential: bytes, work: Work, *, shared: bool = True, detached: bool = False) -> Flight:
         """`shared` flights can be joined until they end; `detached` ones go on without any reader."""

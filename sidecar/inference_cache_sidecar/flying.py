@@ -78,6 +78,7 @@ class Flying:
     async def fly(self, flight: Flight, ask: Ask, refused: Miss) -> None:
         """`refused` is what the exact tier said. Raises UpstreamAborted if upstream breaks off in its answer."""
         begun = replace(await self._keeper.begin(ask.query.model, ask.marks), doubts=ask.doubts)
+        flight.stamps = begun.stamps
         found = await self._or_without(self._similar(ask), Miss())
         match found:
             case Hit() if self.policy.serve_similar:

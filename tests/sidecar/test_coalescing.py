@@ -20,6 +20,7 @@ from inference_cache_sidecar.coalescing.protocol import Trip, flight_key
 from inference_cache_sidecar.coalescing.records import End, GarbledError, Head, Stop, decode, encode
 from inference_cache_sidecar.coalescing.streams import Streams
 from inference_cache_sidecar.coalescing.terms import Terms
+from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.errors import SidecarError, UpstreamAborted, UpstreamFault
 from inference_cache_sidecar.flights import Flight, Flights, Reader
 from inference_cache_sidecar.outcome import Answered, Failed, Hit, Miss
@@ -86,7 +87,7 @@ class Replica:
     def __init__(self, url: str, terms: Terms, keys: tuple[bytes, ...], deadline: float, limit: int) -> None:
         self.servers = Servers(parse_redis_url(url))
         self.hot = HotCalls(self.servers, deadline)
-        self.flights = Flights(limit)
+        self.flights = Flights(limit, MemoryEpochs())
         calls = Calls(self.servers, Breaker(BreakerSettings()), deadline)
         self.coalescer = RedisCoalescer(self.hot, calls, KEYS, Sealer(keys), self.flights, terms)
         self.found: Hit | None = None

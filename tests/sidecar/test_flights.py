@@ -5,6 +5,7 @@ from multidict import CIMultiDict
 
 from inference_cache_contract.endpoints import Endpoint
 from inference_cache_sidecar.errors import SidecarError, UpstreamAborted
+from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.flights import WINDOW_BYTES, Flight, Flights, Reader
 from inference_cache_sidecar.outcome import Answered, Miss
 from inference_cache_sidecar.query.model import Query, Rendition
@@ -26,7 +27,7 @@ async def speak(flight: Flight, gate: asyncio.Event, words: list[bytes]) -> None
 
 
 async def test_a_late_reader_sees_everything_from_the_first_byte():
-    flights, gate = Flights(1000), asyncio.Event()
+    flights, gate = Flights(1000, MemoryEpochs()), asyncio.Event()
     flight = flights.start(b"d", QUERY, b"c", lambda flight: speak(flight, gate, [b"a", b"b", b"c"]))
     first = flights.join(flight)
     await flight.decided()
@@ -37,7 +38,7 @@ async def test_a_late_reader_sees_everything_from_the_first_byte():
 
 
 async def test_the_first_caller_hanging_up_costs_no_follower_its_answer():
-    flights, gate = Flights(1000), asyncio.Event()
+    flights, gate = Flights(1000, MemoryEpochs()), asyncio.Event()
     flight = flights.start(b"d", QUERY, b"c", lambda flight: speak(flight, gate, [b"a", b"b"]))
     leader, follower = flights.join(flight), flights.join(flight)
     reading = asyncio.create_task(read_all(leader))
@@ -51,7 +52,7 @@ async def test_the_first_caller_hanging_up_costs_no_follower_its_answer():
 
 
 async def test_one_cancelled_waiter_does_not_cancel_the_others():
-    flights, gate = Flights(1000), asyncio.Event()
+    flights, gate = Flights(1000, MemoryEpochs()), asyncio.Event()
 
     async def slow(flight: Flight) -> None:
         await gate.wait()
@@ -67,7 +68,7 @@ async def test_one_cancelled_waiter_does_not_cancel_the_others():
 
 
 async def test_the_last_reader_leaving_ends_the_upstream_call():
-    flights, ended = Flights(1000), asyncio.Event()
+    flights, ended = Flights(1000, MemoryEpochs()), asyncio.Event()
 
     async def endless(flight: Flight) -> None:
         try:
@@ -86,7 +87,7 @@ async def test_the_last_reader_leaving_ends_the_upstream_call():
 
 
 async def test_nobody_joins_a_flight_that_is_being_given_up():
-    flights = Flights(1000)
+    flights = Flights(1000, MemoryEpochs())
     flight = flights.start(b"d", QUERY, b"c", lambda flight: asyncio.Event().wait())
     flights.leave(flights.join(flight))
     assert flights.running(b"d") is None
@@ -94,7 +95,7 @@ async def test_nobody_joins_a_flight_that_is_being_given_up():
 
 
 async def test_an_upstream_that_breaks_off_breaks_off_every_reader():
-    flights = Flights(1000)
+    flights = Flights(1000, MemoryEpochs())
 
     async def abort(flight: Flight) -> None:
         flight.decide(HEAD)
@@ -108,7 +109,7 @@ async def test_an_upstream_that_breaks_off_breaks_off_every_reader():
 
 
 async def test_a_failure_inside_the_cache_reaches_readers_as_an_error(caplog):
-    flights = Flights(1000)
+    flights = Flights(1000, MemoryEpochs())
 
     async def broken(flight: Flight) -> None:
         raise RuntimeError("bug")
@@ -121,7 +122,7 @@ async def test_a_failure_inside_the_cache_reaches_readers_as_an_error(caplog):
 
 
 async def test_an_answer_past_the_limit_is_read_at_the_slowest_readers_pace_in_bounded_memory():
-    flights = Flights(limit=1000)
+    flights = Flights(1000, MemoryEpochs())
     part = b"x" * 64 * 1024
     fed = 0
 
@@ -142,7 +143,7 @@ async def test_an_answer_past_the_limit_is_read_at_the_slowest_readers_pace_in_b
 
 
 async def test_a_reader_that_leaves_does_not_stop_the_pace_of_the_others():
-    flights = Flights(limit=10)
+    flights = Flights(10, MemoryEpochs())
     part = b"x" * WINDOW_BYTES
 
     async def flood(flight: Flight) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
 from tests.sidecar.conftest import Client
 
 from inference_cache_toolkit.redis_server import RedisServer
+from inference_cache_toolkit.standin.state import Pace, Standin
 
 Start = Callable[..., Awaitable[Client]]
 
@@ -36,3 +38,31 @@ async def test_a_flush_at_one_is_a_flush_at_all(start_sidecar: Start, redis: Red
     assert flushed.json()["flushed"] == 1
     assert (await second.chat("How do I reset my password?")).kind == "miss"
     assert (await first.chat("How do I reset my password?")).kind == "exact"
+
+
+async def test_a_flush_at_one_keeps_those_who_come_later_out_of_flights_at_others(
+    start_sidecar: Start, redis: RedisServer, standin: Standin
+) -> None:
+    standin.pace = Pace(first_token=1.0, per_token=0.0)
+    first, second = [await start_sidecar(redis_url=redis.url) for _ in range(2)]
+    begun = asyncio.create_task(second.chat("How do I reset my password?"))
+    async with asyncio.timeout(10):
+        while len(second.running.parts.flights) == 0:
+            await asyncio.sleep(0.01)
+    assert (await first.administer("/flush", {"all": True})).status == 200
+    late = await second.chat("How do I reset my password?")
+    assert "collapsed" not in late.cache_status
+    assert (await begun).status == 200
+
+
+@pytest.mark.parametrize("semantic", [pytest.param("Serve", id="with-similarity"), pytest.param("Off", id="exact-only")])
+async def test_a_key_that_is_flushed_at_one_is_soon_gone_at_the_others(start_sidecar: Start, redis: RedisServer, semantic: str) -> None:
+    spec = {"semantic": {"mode": semantic}}
+    first, second = [await start_sidecar(spec, redis_url=redis.url) for _ in range(2)]
+    stored = await first.chat("How do I reset my password?")
+    assert (await second.chat("How do I reset my password?")).kind == "exact"
+    key = stored.cache_status.partition('key="')[2].partition('"')[0]
+    assert (await first.administer("/flush", {"key": key})).json()["flushed"] == 1
+    async with asyncio.timeout(5):
+        while (await second.chat("How do I reset my password?", {"Cache-Control": "only-if-cached"})).status == 200:
+            await asyncio.sleep(0.01)

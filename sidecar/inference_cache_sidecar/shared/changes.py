@@ -16,7 +16,7 @@ from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
 
 CHANGES_KEPT: Final = 50_000
 AT_ONCE: Final = 500
-BLOCK_SECONDS: Final = 1.0
+BLOCK_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 0.5
 Kind = Literal["stored", "deleted"]
 _BEGINNING: Final = b"0-0"
@@ -45,32 +45,42 @@ class Changes:
         self._key = keys.changes()
         self._replica = replica.encode()
         self._seen = _BEGINNING
-        self.behind_seconds = 0.0
-        """Age of the change that was applied last, when it was."""
+        self._loaded = False
 
     async def tell(self, change: Change) -> None:
         """Raises StoreError."""
         fields = {b"k": change.kind.encode(), b"e": change.key, b"r": self._replica}
         await self._calls(lambda client: client.xadd(self._key, fields, maxlen=CHANGES_KEPT, approximate=True))  # type: ignore[arg-type]
 
+    def load_again(self) -> None:
+        """Everything in the store is to be looked at anew, soon."""
+        self._loaded = False
+
     async def follow(self, followed: Followed) -> None:
         """Never ends by itself."""
-        loaded = False
         while True:
             try:
-                if not loaded or await self._has_gap():
-                    self._seen = await self._last()
-                    await followed.reload()
-                    loaded = True
+                if not self._loaded or await self._has_gap():
+                    await self._load(followed)
                 await self._read_on(followed)
             except StoreError as error:
                 _log.debug("the changes in the shared store cannot be followed: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def _load(self, followed: Followed) -> None:
+        """What is told to be loaded again meanwhile is, afterwards."""
+        self._loaded = True
+        try:
+            self._seen = await self._last()
+            await followed.reload()
+        except StoreError:
+            self._loaded = False
+            raise
+
     async def _read_on(self, followed: Followed) -> None:
-        """Until the store fails, or a second has passed without a change."""
+        """Until the store fails, a moment has passed without a change, or all is to be loaded again."""
         block = int(BLOCK_SECONDS * 1000)
-        while True:
+        while self._loaded:
             found: Any = await self._calls(
                 lambda client: client.xread({self._key: self._seen}, block=block, count=AT_ONCE), BLOCK_SECONDS + SLOW_SECONDS
             )

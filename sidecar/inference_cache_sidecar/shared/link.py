@@ -135,7 +135,11 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None, greeting: Se
             _, link = await asyncio.get_running_loop().create_connection(Link, host, port, ssl=tls, server_hostname=host if tls else None)
     except (OSError, TimeoutError) as error:
         raise StoreUnavailable(f"the shared store is not there: {type(error).__name__}") from error
-    replies = await asyncio.gather(*(link.send(command, seconds) for command in greeting), return_exceptions=True)
+    try:
+        replies = await asyncio.gather(*(link.send(command, seconds) for command in greeting), return_exceptions=True)
+    except asyncio.CancelledError:
+        link.close()
+        raise
     if any(isinstance(reply, BaseException) for reply in replies):
         link.close()
         raise StoreUnavailable("the shared store does not let this sidecar in")

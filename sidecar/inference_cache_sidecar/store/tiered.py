@@ -99,7 +99,9 @@ class TieredStore:
         return self._memory.stats()
 
     async def load(self) -> None:
-        """Take in what the shared store has with a vector, to be found by similarity. Raises StoreError."""
+        """Take in what the shared store has with a vector that can be compared here, once one can. Raises StoreError."""
+        if self._shared.values.manifest is None:
+            return
         warming = self.warming = Warming()
         async with aclosing(ahead(self._fetches())) as fetches:
             async for fetched in fetches:
