@@ -27,6 +27,8 @@ from inference_cache_sidecar.adapters import ModelChanges
 from inference_cache_sidecar.admin.app import build_admin
 from inference_cache_sidecar.admin.shared_tier import SharedView
 from inference_cache_sidecar.administration import Administration
+from inference_cache_sidecar.coalescing.coalescer import RedisCoalescer
+from inference_cache_sidecar.coalescing.protocol import Coalescer, LocalCoalescer
 from inference_cache_sidecar.embedder.late import LateEmbedder
 from inference_cache_sidecar.embedder.loading import load_embedder
 from inference_cache_sidecar.embedder.protocol import Embedder
@@ -70,6 +72,7 @@ from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
 DIMENSIONS: Final = 384
 """Of the vectors of all-MiniLM-L6-v2."""
 DRAIN_SECONDS: Final = 30.0
+FOLLOWED_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 30.0
 BACKLOG: Final = 1024
 EmbedderLoader = Callable[[str, Path | None], Embedder]
@@ -140,7 +143,7 @@ async def running(
         access = Access(upstream, spec.tenancy.revalidate_seconds, time.monotonic)
         stack.push_async_callback(access.close)
         flights = Flights(spec.limits.answer_bytes, epochs)
-        stack.push_async_callback(flights.close)
+        coalescer = _coalescer(stack, shared, flights)
         tiered = None if shared is None else TieredStore(memory, shared, spec.model.version, clock, flights.discard)
         store: EntryStore = tiered or memory
         lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), clock, partial(metrics.stage, Stage.SEARCH))
@@ -162,7 +165,7 @@ async def running(
             trust=Trust(spec.trusted_headers.sources),
             lookup=lookup,
             flights=flights,
-            flying=Flying(upstream, identity, access, lookup, keeper, metrics, _policy(spec)),
+            flying=Flying(upstream, identity, access, lookup, keeper, metrics, _policy(spec), coalescer),
             listing=Listing(upstream, access, lookup, keeper),
             renderers={endpoint: renderer_for(endpoint, _answers(spec)) for endpoint in Endpoint},
             passing=Passing(upstream, identity, changes, flights, metrics),
@@ -238,6 +241,17 @@ def _follow(shared: SharedTier, store: TieredStore, embedder: LateEmbedder | Non
     shared.go_on(shared.changes.follow(Followed(store.load, store.apply)))
     if embedder is not None:
         shared.go_on(compare(embedder.known()))
+
+
+def _coalescer(stack: AsyncExitStack, shared: SharedTier | None, flights: Flights) -> Coalescer:
+    """Ends the flights, too: before, replicas that follow one of them have time to hear its end; after, what it came to is told."""
+    coalescer = None if shared is None else RedisCoalescer(shared.hot, shared.calls, shared.keys, shared.sealer, flights)
+    if coalescer is not None:
+        stack.push_async_callback(coalescer.close)
+    stack.push_async_callback(flights.close)
+    if coalescer is not None:
+        stack.push_async_callback(coalescer.drain, FOLLOWED_SECONDS)
+    return coalescer or LocalCoalescer()
 
 
 def _watched(shared: SharedTier | None, store: TieredStore | None) -> SharedView | None:
