@@ -81,6 +81,10 @@ class Keyspace:
         """One feature's value for one entity; `entity` is the digest of its join keys and values."""
         return f"{self._own}:feature:{_quoted(view)}:{_quoted(name)}:{entity.hex()}".encode()
 
+    def events_turn(self) -> bytes:
+        """Held by the replica that acts first on events which all of them hear."""
+        return f"{self._own}:events-turn".encode()
+
     @property
     def _own(self) -> str:
         return f"{_FAMILY}:{_quoted(self.cache)}"

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from inference_cache_contract.epochs import CACHE, Epochs, version_epoch
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Administration:
-    """`shared` is None without a shared store."""
+    """`shared` is None without a shared store; `more` is shown among the metrics."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Administration:
         embedder: LateEmbedder | None,
         flusher: Flusher,
         shared: SharedView | None,
+        more: Iterable[Reading] = (),
     ) -> None:
         self._settings = settings
         self._parts = parts
@@ -42,10 +43,11 @@ class Administration:
         self._embedder = embedder
         self._flusher = flusher
         self._shared = shared
+        self._more = more
         self._started = time.monotonic()
 
     def services(self) -> AdminServices:
-        metrics = registry(self._parts.metrics, self._store.stats, self._readings())
+        metrics = registry(self._parts.metrics, self._store.stats, [*self._readings(), *self._more])
         return AdminServices(self.status, self.not_ready, self.flush, self.feedback, metrics)
 
     def status(self) -> Status:

@@ -35,8 +35,10 @@ from inference_cache_sidecar.embedder.protocol import Embedder
 from inference_cache_sidecar.embedder.worker import EmbeddingWorker, WorkerLimits
 from inference_cache_sidecar.epochs import MemoryEpochs
 from inference_cache_sidecar.errors import CannotListen
-from inference_cache_sidecar.events.building import EventParts, Events
+from inference_cache_sidecar.events.building import EventParts, reading_events
+from inference_cache_sidecar.events.readings import readings as event_readings
 from inference_cache_sidecar.feature_serving import ServedFeatures, served_features
+from inference_cache_sidecar.feature_serving import readings as feature_readings
 from inference_cache_sidecar.flights import Flights
 from inference_cache_sidecar.flush import Flusher
 from inference_cache_sidecar.flying import Flying, Policy
@@ -176,16 +178,16 @@ async def running(
         )
         flusher = Flusher(epochs, store)
         stack.push_async_callback(flusher.close)
-        events = Events(settings, EventParts(epochs, shared, flusher, flights.part, metrics.flushed))
-        stack.push_async_callback(events.close)
-        events.start()
+        events = await stack.enter_async_context(reading_events(settings, EventParts(epochs, shared, flusher, metrics.flushed)))
         listen = await _listening(stack, settings, LISTEN, settings.listen, Pipeline(parts, _pipeline_rules(spec)).handle)
         features = await stack.enter_async_context(served_features(settings, shared, epochs, tenancy))
         features_listen = None
         if features is not None:
             features_listen = await _listening(stack, settings, FEATURES, settings.features, features.server.handle)
             _log.info("caching features of %s on %s", spec.features.upstream, features_listen)
-        administration = Administration(settings, parts, store, epochs, embedder, flusher, _watched(shared, tiered))
+        view = _watched(shared, tiered, coalescer)
+        more = [*event_readings(events.counts), *feature_readings(features)]
+        administration = Administration(settings, parts, store, epochs, embedder, flusher, view, more)
         admin = await _administered(stack, settings, administration)
         yield Running(listen, admin, parts, embedder, store, shared, index, features, features_listen)
 
@@ -254,12 +256,12 @@ def _coalescer(stack: AsyncExitStack, shared: SharedTier | None, flights: Flight
     return coalescer or LocalCoalescer()
 
 
-def _watched(shared: SharedTier | None, store: TieredStore | None) -> SharedView | None:
-    if shared is None or store is None:
+def _watched(shared: SharedTier | None, store: TieredStore | None, coalescer: Coalescer) -> SharedView | None:
+    if shared is None or store is None or not isinstance(coalescer, RedisCoalescer):
         return None
     watch = StoreWatch(shared.calls.servers, shared.keys, shared.epochs.lease_seconds)
     shared.go_on(watch.run())
-    return SharedView(shared, store, watch)
+    return SharedView(shared, store, watch, coalescer.counts)
 
 
 def _agree(shared: SharedTier, own: bytes, tenancy: Tenancy, placer: Placer) -> None:

@@ -1,13 +1,14 @@
 """The feature cache in a sidecar: put together from the settings, with its own upstream. `app` opens it and listens for it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from inference_cache_contract.epochs import Epochs
 from inference_cache_contract.keyspace import Keyspace
 from inference_cache_sidecar.access import Tenancy
+from inference_cache_sidecar.exposition import Counters, Reading
 from inference_cache_sidecar.features.building import FeatureParts, build_features
 from inference_cache_sidecar.features.cache import FeatureCache
 from inference_cache_sidecar.features.server import FeatureLimits, FeatureRules, FeatureServer
@@ -57,3 +58,11 @@ def _parts(settings: Settings, shared: SharedTier | None, epochs: Epochs) -> Fea
         return FeatureParts(memory, epochs, keys)
     one_server = shared.calls.servers.address.kind != "cluster"
     return FeatureParts(SharedCells(shared.hot, one_server=one_server), epochs, keys, near=memory, sealer=shared.sealer)
+
+
+def readings(served: ServedFeatures | None) -> Iterator[Reading]:
+    """The feature cache's counts as metrics."""
+    if served is not None:
+        counts = served.cache.counts
+        told = "What the feature cache did, by what: requests, cells, calls, failures."
+        yield Counters("features", told, "what", lambda: {name: float(count) for name, count in asdict(counts).items()})

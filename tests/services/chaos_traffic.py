@@ -161,8 +161,13 @@ class Traffic:
             await asyncio.gather(*clients, return_exceptions=True)
             await asyncio.gather(*self._asking)
 
-    async def lasts(self, seconds: float) -> None:
+    async def goes_on(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    async def outlasts(self, flushed: Flushed) -> None:
+        """Until most answers are hits again, among those that a flush could spoil."""
+        await self.goes_on(max(0.0, flushed.acknowledged + TOLERATED_SECONDS + WINDOW_SECONDS - time.monotonic()))
+        await self.warm()
 
     async def warm(self, *replicas: int, share: float = 0.8) -> None:
         """Until so large a share of what these (else all) have answered lately were hits."""
@@ -188,7 +193,7 @@ class Traffic:
 
     def latest(self, flushed: Flushed) -> float:
         """When the last request began that was given something flushed, in seconds after the acknowledgement."""
-        return max((each.started for each in self.heard if flushed.has_flushed(each)), default=flushed.sent) - flushed.acknowledged
+        return max((each.started for each in self.heard if flushed.has_flushed(each)), default=-float("inf")) - flushed.acknowledged
 
     async def _client(self, replica: int) -> None:
         order = itertools.cycle(self.asked[replica * 5 :] + self.asked[: replica * 5])

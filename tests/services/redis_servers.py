@@ -57,6 +57,8 @@ def cluster_servers(folder: Path, masters: int = 3, config: Sequence[str] = ()) 
             node.start()
         for number, node in enumerate(nodes):
             _deal_out(node, number, nodes)
+        for node in nodes:
+            _introduce(node, nodes)
         cluster = ClusterServers(nodes)
         cluster.whole()
         yield cluster
@@ -65,12 +67,17 @@ def cluster_servers(folder: Path, masters: int = 3, config: Sequence[str] = ()) 
 
 
 def _deal_out(node: RedisServer, number: int, nodes: Sequence[RedisServer]) -> None:
-    """Give the node its share of the slots, and introduce it to the others."""
+    """Give the node its epoch and its share of the slots."""
     # The first slot of a share is the first that `node_of` gives to this node.
     first, beyond = (-(-SLOTS * share // len(nodes)) for share in (number, number + 1))
     with node.client() as client:
         client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, beyond - 1)
+
+
+def _introduce(node: RedisServer, nodes: Sequence[RedisServer]) -> None:
+    """Only once all have their epochs: a node that knows another takes none."""
+    with node.client() as client:
         for other in nodes:
             if other is not node:
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)

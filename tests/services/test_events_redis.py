@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from inference_cache_sidecar.events.redis_stream import TIDY, StreamEvents
 from inference_cache_sidecar.shared.address import parse_redis_url
 from inference_cache_sidecar.shared.calls import Calls
 from inference_cache_sidecar.shared.servers import Servers
+from inference_cache_sidecar.tasks import ended
 from inference_cache_toolkit.redis_server import RedisServer
 
 pytestmark = pytest.mark.services
@@ -45,8 +46,7 @@ async def running(events: StreamEvents | PubsubEvents) -> AsyncIterator[None]:
         yield
     finally:
         assert not task.done(), "a source never ends by itself"
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended([task])
 
 
 @asynccontextmanager
@@ -161,7 +161,7 @@ async def test_an_event_that_fails_in_a_way_nobody_foresaw_is_put_aside_in_the_e
     cache = Cache(broken_by="v1")
     await send(redis.url, "model_updates", {"version": "v1"}, {"version": "v2"})
     async with reading(redis.url, cache):
-        await until(lambda: pending(redis) == 0 and bool(dead_letters(redis)))
+        await until(lambda: bool(dead_letters(redis)) and pending(redis) == 0)
     (letter,) = dead_letters(redis)
     assert letter["payload"] == '{"version": "v1"}'
     assert letter["reason"].startswith("ValueError at event_cache.py")
@@ -210,9 +210,9 @@ async def test_a_stream_that_is_gone_is_read_again_once_it_is_there(redis: Redis
 
 
 @pytest.fixture
-def own_redis(start_redis: Callable[..., RedisServer]) -> Iterator[RedisServer]:
+def own_redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
     """A server that keeps what it has on disk."""
-    yield start_redis(config=("appendonly yes", "appendfsync always"))
+    return start_redis(config=("appendonly yes", "appendfsync always"))
 
 
 async def test_a_server_that_is_down_at_start_and_one_that_goes_away_are_waited_for(own_redis: RedisServer) -> None:

@@ -127,6 +127,7 @@ async def begin() -> AsyncIterator[Begin]:
 async def test_an_answer_of_the_store_that_a_raise_overtook_is_not_believed(begin: Begin, redis: RedisServer) -> None:
     flusher, other = await begin(redis.url), await begin(redis.url)
     old = await flusher.stamped()
+    await other.epochs.stamps([CACHE])
     other.hot.learned.clear()
     learning = asyncio.create_task(other.epochs.stamps([CACHE, TAG]))
     await other.hot.answered.wait()
@@ -310,3 +311,4 @@ async def test_a_name_raised_again_while_it_is_being_told_is_told_again(begin: B
     stamps = await other.stamped()
     assert dict(stamps)[TAG] >= between
     assert await peer.would_serve(stamps)
+

@@ -1,9 +1,10 @@
 """What the admin port shows of the shared tier: its part of `/status`, and its metrics. Called by `administration`."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from inference_cache_sidecar.admin.services import SharedStatus
+from inference_cache_sidecar.coalescing.coalescer import CoalescingCounts
 from inference_cache_sidecar.exposition import Counter, Counters, Gauge, Reading
 from inference_cache_sidecar.shared.calls import CallCounts
 from inference_cache_sidecar.shared.entries import EntryCounts
@@ -31,6 +32,7 @@ class SharedView:
     tier: SharedTier
     store: TieredStore
     watch: StoreWatch
+    coalescing: CoalescingCounts
 
     @property
     def breaker_open(self) -> bool:
@@ -84,6 +86,8 @@ class SharedView:
             yield Counter(f"shared_entries_{name}", text, _number(entries, name))
         for name, text in _CALL_COUNTERS.items():
             yield Counters(f"shared_calls_{name}", text, "kind", _by_kind(hot, others, name))
+        flown = "Answers asked of upstream or of another replica, by what became of them."
+        yield Counters("shared_flights", flown, "outcome", lambda: {name: float(count) for name, count in asdict(self.coalescing).items()})
         rest = "1 while the shared store, or a server of it, is given a rest."
         yield Gauge("shared_breaker_open", rest, lambda: float(self.breaker_open))
 

@@ -3,7 +3,6 @@
 Records are numbered from 1, sealed, and bound to their stream and number: nothing can be put between, left out or repeated unseen.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -35,10 +34,7 @@ class Streams:
         """The records after that number, empty if there are none, with `wait` none for a while. Raises StoreError, GarbledError."""
         block = int(self._terms.block_seconds * 1000) if wait else None
         seconds = self._terms.slack_seconds + (self._terms.block_seconds if wait else 0.0)
-        try:
-            reply = await self._calls(lambda client: client.xread({stream: f"{after}-0"}, count=READ_AT_ONCE, block=block), seconds)
-        finally:
-            _heed_cancellation()
+        reply = await self._calls(lambda client: client.xread({stream: f"{after}-0"}, count=READ_AT_ONCE, block=block), seconds)
         found = _entries(reply)
         return [self._items(stream, after + place, *entry) for place, entry in enumerate(found, start=1)]
 
@@ -49,13 +45,6 @@ class Streams:
             return decode(self._sealer.unseal(_place(stream, number), fields[_FIELD]))
         except Unsealable as error:
             raise GarbledError("a record that was not sealed by us") from error
-
-
-def _heed_cancellation() -> None:
-    """redis-py sends under `asyncio.wait_for`, and Python 3.11's loses a cancellation that comes in its last step (cpython #86296)."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _place(stream: bytes, number: int) -> bytes:

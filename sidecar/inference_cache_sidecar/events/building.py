@@ -1,9 +1,10 @@
-"""Puts the sources of events together that the settings name, and runs them. `app` makes it, and closes it."""
+"""Puts the sources of events together that the settings name, and runs them. `app` enters it."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,15 +12,16 @@ from inference_cache_contract.endpoints import REDIS_URL_VARIABLE
 from inference_cache_contract.epochs import Epochs
 from inference_cache_contract.spec_invalidation import Channels, Kafka, Topics
 from inference_cache_sidecar.errors import StoreUnavailable
-from inference_cache_sidecar.events.flushing import EventFlushes, Raise
+from inference_cache_sidecar.events.flushing import EventFlushes
 from inference_cache_sidecar.events.handling import EventCounts, EventHandler
 from inference_cache_sidecar.events.heard import RaisedByOne
 from inference_cache_sidecar.events.kafka import KafkaEvents
 from inference_cache_sidecar.events.kafka_settings import KafkaSecurity, KafkaSettings, Protocol
 from inference_cache_sidecar.events.payloads import KB_UPDATES, MODEL_UPDATES, USER_ACTIVITY
 from inference_cache_sidecar.events.pubsub import PubsubEvents
-from inference_cache_sidecar.events.raising import Raises
+from inference_cache_sidecar.events.raising import BatchedRaises, RaiseAll
 from inference_cache_sidecar.events.redis_stream import StreamEvents
+from inference_cache_sidecar.events.turn import Turn
 from inference_cache_sidecar.flush import Flusher
 from inference_cache_sidecar.settings import Secrets, Settings
 from inference_cache_sidecar.shared.calls import SLOW_SECONDS
@@ -46,20 +48,30 @@ class EventParts:
     epochs: Epochs
     shared: SharedTier | None
     flusher: Flusher
-    part: Callable[[], None]
-    """Keeps new requests out of flights that began before."""
     ordered: Callable[[str], None]
     """Counts a flush by what it names."""
 
 
+@asynccontextmanager
+async def reading_events(settings: Settings, parts: EventParts) -> AsyncIterator["Events"]:
+    """Raises CannotStart for a source that this installation cannot read."""
+    events = Events(settings, parts)
+    events.start()
+    try:
+        yield events
+    finally:
+        await events.close()
+
+
 class Events:
-    """Raises CannotStart, when it is made, for a source that this installation cannot read."""
+    """Raises CannotStart as `reading_events`."""
 
     def __init__(self, settings: Settings, parts: EventParts) -> None:
         self.counts = EventCounts()
         self._settings = settings
         self._parts = parts
-        self._raises = Raises(self._raise_all)
+        self._batched = BatchedRaises(self._raise_all)
+        self._heard: RaisedByOne | None = None
         self._sources = [*self._of_the_store(), *self._of_kafka()]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,7 +80,9 @@ class Events:
 
     async def close(self) -> None:
         await ended(self._tasks)
-        await self._raises.close()
+        await self._batched.close()
+        if self._heard is not None:
+            await self._heard.close()
 
     def _of_the_store(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         shared, wanted = self._parts.shared, self._settings.spec.invalidation
@@ -80,11 +94,13 @@ class Events:
         sources: list[Callable[[], Coroutine[Any, Any, None]]] = []
         if wanted.redis_stream is not None:
             group = wanted.redis_stream.group or self._group
-            handler = self._handler(self._raises.raised)
+            handler = self._handler(self._batched.raised)
             sources.append(StreamEvents(shared.calls, wanted.redis_stream, group, new_replica_name(), handler).run)
         if wanted.pubsub is not None:
-            heard = RaisedByOne(self._parts.epochs, _Stored(shared).values, self._raises.raised)
-            sources.append(PubsubEvents(shared.calls.servers, _channels(wanted.pubsub.channels), self._handler(heard.raised)).run)
+            turn = Turn(shared.calls, shared.keys, new_replica_name())
+            self._heard = RaisedByOne(self._parts.epochs, _Stored(shared).values, self._raise_all, lambda: turn.mine)
+            handler = self._handler(self._heard.raised)
+            sources += [turn.run, PubsubEvents(shared.calls.servers, _channels(wanted.pubsub.channels), handler).run]
         return sources
 
     def _of_kafka(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -96,26 +112,24 @@ class Events:
         since = time.time() if alone and kafka.group is None else None
         security = _security(kafka, self._settings.secrets)
         settings = KafkaSettings(kafka.bootstrap_servers, group, _channels(kafka.topics), kafka.dead_letters, since, security)
-        return [KafkaEvents(settings, self._handler(self._raises.raised)).run]
+        return [KafkaEvents(settings, self._handler(self._batched.raised)).run]
 
     @property
     def _group(self) -> str:
         return f"{GROUP}:{self._settings.cache_name}"
 
-    def _handler(self, raised: Raise) -> EventHandler:
-        flushes = EventFlushes(raised, self._parts.flusher.purge_later, self._parts.ordered)
+    def _handler(self, raised: RaiseAll) -> EventHandler:
+        with_features = self._settings.spec.features.upstream is not None
+        flushes = EventFlushes(raised, self._parts.flusher.purge_later, self._parts.ordered, with_features=with_features)
         return EventHandler(flushes.apply, self.counts)
 
-    async def _raise_all(self, names: Sequence[str]) -> None:
-        try:
-            if self._parts.shared is not None:
-                await self._parts.shared.epochs.raise_all_everywhere(names)
-            else:
-                for name in names:
-                    self._parts.epochs.raise_epoch(name)
-        finally:
-            # Also where the store failed: the flush is in force here.
-            self._parts.part()
+    async def _raise_all(self, names: Sequence[str]) -> Sequence[str]:
+        if self._parts.shared is not None:
+            await self._parts.shared.epochs.raise_all_everywhere(names)
+        else:
+            for name in names:
+                self._parts.epochs.raise_epoch(name)
+        return names
 
 
 class _Stored:

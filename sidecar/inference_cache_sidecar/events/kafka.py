@@ -128,7 +128,20 @@ async def _started(client: Any) -> AsyncIterator[Any]:
         await client.start()
         yield client
     finally:
-        await _stop(client)
+        await _to_its_end(asyncio.create_task(_stop(client)))
+
+
+async def _to_its_end(task: asyncio.Task[None]) -> None:
+    """Whoever ends this consumer may cancel it several times: half a farewell leaves connections behind."""
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    failure = task.exception()
+    if cancelled is not None or failure is not None:
+        raise cancelled or failure  # type: ignore[misc]  # one of them is there
 
 
 async def _stop(client: Any) -> None:

@@ -82,8 +82,16 @@ class Calls:
             raise
         finally:
             self._outstanding -= 1
+            _heed_cancellation()
         self.breaker.succeeded()
         return answer
+
+
+def _heed_cancellation() -> None:
+    """redis-py sends under `asyncio.wait_for`, which in Python 3.11 loses a cancellation in its last step (python/cpython#86296)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @contextmanager

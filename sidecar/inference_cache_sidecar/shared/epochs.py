@@ -2,46 +2,49 @@
 
 Stores, the keeper and the feature cache read them, flushes raise them. How it stays safe:
 
-- Every confirmation first registers this replica, then reads the stream of raises. Whoever raises an epoch writes it, announces it in
-  the stream, then waits until every replica registered lately knows of it, or its lease has run out: a replica that registers later
-  reads the stream after the raise.
+- Every confirmation first registers this replica, then reads the stream of raises. Whoever raises an epoch writes it, announces it with
+  its value in the stream, then waits until every replica registered lately knows of it, or its lease has run out: a replica that
+  registers later reads the stream after the raise. A raise that is lost meanwhile is noticed by who made it, and made good.
 - A value is known only while the last confirmation is younger than the lease, by a clock that goes on while the process stands still.
-- A key that is missing (evicted, expired) is made with the current time before use, so that it never equals an older value.
-- If the stream has gone back or is missing (an older snapshot, a failover that lost writes), flushes may be lost that no key tells of:
-  the cache's own epoch is raised. A replica that finds another server than before holds still for a lease, so that those who know more
-  come first.
+  When a lease had run out, all that is held is read again: who waited for this replica waits no longer.
+- A key that is missing (evicted, expired) is made with the current time before use, so that it never equals an older value. A key that
+  is behind what is held or was announced has lost a write, and is raised.
+- If a raise that was known here is gone from the stream (an older snapshot, a failover that lost writes), flushes may be lost that no
+  key tells of: the cache's own epoch is raised. A replica that finds another server than before holds still for a while, so that those
+  who know more come first.
 """
 
 import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from inference_cache_contract.epochs import CACHE, Stamp
 from inference_cache_contract.keyspace import Keyspace, name_digest
 from inference_cache_sidecar.errors import StoreError, StoreUnavailable
-from inference_cache_sidecar.shared import scripts
 from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
+from inference_cache_sidecar.shared.epoch_keys import FLEETING, EpochKeys, parts
 from inference_cache_sidecar.shared.hot import HotCalls
-from inference_cache_sidecar.shared.link import Command
+from inference_cache_sidecar.shared.raises import Raises, Read, ordinal
+from inference_cache_sidecar.shared.roll import Roll
 from inference_cache_sidecar.tasks import ended
 
 CONFIRMATIONS_A_LEASE: Final = 4
-RAISES_KEPT: Final = 4096
 MAX_HELD: Final = 65_536
-GONE_SECONDS: Final = 60.0
 ACKNOWLEDGEMENT_POLL_SECONDS: Final = 0.02
+PATIENCE_SECONDS: Final = 10.0
+"""A flush that cannot be acknowledged so long after all leases is given up."""
 DRIFT_SECONDS: Final = 0.05
 """How far two clocks may run apart within a lease."""
+SETTLE_SECONDS: Final = 2 * SLOW_SECONDS
+"""How long a replica may take at most to find a server that has come back: a call that hangs, a pause, the next call."""
 SWEEP_SECONDS: Final = 10.0
 """Between readings of all that is held, for keys that the store lost without anybody raising anything."""
-LEARN_ATTEMPTS: Final = 5
-_FLEETING: Final = ("tag:", "entity:")
-"""Families with too many names to keep for ever: they live as long as anything stamped with them."""
-_BEGINNING: Final = b"0-0"
+LEARN_ATTEMPTS: Final = 2
+"""The first answer may be older than a raise that was read meanwhile, the second is not."""
 _log = logging.getLogger(__name__)
 
 
@@ -67,19 +70,28 @@ class SharedEpochs:
         self._agreement = agreement
         self._keys = agreement.keys
         self._clock = clock
+        self._lapse_seconds = agreement.lease_seconds + DRIFT_SECONDS
+        self._stored = EpochKeys(calls, hot, agreement.keys, agreement.longest_seconds)
+        self._raises = Raises(calls, agreement.keys.raises())
+        self._roll = Roll(calls, agreement.keys.replicas(), agreement.replica, self._lapse_seconds, clock)
         self._held: dict[str, int] = {}
         self._names: dict[bytes, str] = {}
         """Held names by digest."""
         self._touched: dict[str, float] = {}
         self._owed: dict[str, int] = {}
         """Raised here, but not yet in the store."""
-        self._seen = _BEGINNING
         self._server = b""
         self._witnessed = b""
         """The server that the store itself was told of."""
+        self._gaps = 0
+        """How often raises may have been missed."""
+        self._made_good = b""
+        """The raise that covers for the lost ones."""
         self._valid_until = 0.0
         self._settled_at = 0.0
         self._swept_at = 0.0
+        self._read_back_at = 0.0
+        """When the last reading began that found all raises that were known here."""
         self._wake = asyncio.Event()
         self._confirming = asyncio.Lock()
         self.losses = 0
@@ -112,7 +124,7 @@ class SharedEpochs:
         return tuple((name, value) for name, value in stamped if value is not None)
 
     def raise_epoch(self, name: str) -> int:
-        value = max(self._held.get(name, 0) + 1, time.time_ns() // 1_000_000)
+        value = max(self._known(name) + 1, time.time_ns() // 1_000_000)
         self._hold(name, value)
         self._owed[name] = value
         self._wake.set()
@@ -125,11 +137,12 @@ class SharedEpochs:
 
     async def raise_all_everywhere(self, names: Sequence[str]) -> list[int]:
         """Several at once, acknowledged together. Raises StoreError."""
-        for name in names:
-            self.raise_epoch(name)
-        raised = await self._pay(list(names))
-        await self._acknowledged(raised)
-        return [self._held[name] for name in names]
+        raised = {name: self.raise_epoch(name) for name in names}
+        async with self._confirming:
+            await self._pay()
+            losses, last = self.losses, self._raises.announced
+        await self._acknowledged(losses, last)
+        return [self._held.get(name, value) for name, value in raised.items()]
 
     async def run(self) -> None:
         """Confirm again and again. Never ends by itself."""
@@ -155,162 +168,176 @@ class SharedEpochs:
                 _log.warning("the epochs cannot be confirmed (%s): nothing is served from the cache after %g s", error, self.lease_seconds)
         else:
             if not before and self.confirmed:
-                _log.info("the epochs are confirmed, up to raise %s", self._seen.decode())
+                _log.info("the epochs are confirmed, up to raise %s", self._raises.seen.decode())
 
     async def confirm(self) -> None:
         """Read what was raised; afterwards values count for a lease. Raises StoreError."""
         async with self._confirming:
             begun = self._clock()
-            await self._calls(lambda _: self._calls.servers.follow_master(), SLOW_SECONDS, trial=True)
-            await self._register()
-            run_id, last, trimmed, raised = await self._read()
-            await self._look_at_server(run_id)
-            if _ordinal(last) < _ordinal(self._seen):
-                await self._recover()
-                last = self._seen
-            await self._reread(self._held if trimmed or self._sweep_is_due() else self._to_reread(raised))
-            self._seen = last or self._seen
-            await self._pay(list(self._owed))
-            if self._clock() < self._settled_at:
-                return
-            self._valid_until = max(self._valid_until, begun + self.lease_seconds)
-            if self._witnessed != run_id:
-                await self._calls(lambda client: client.set(self._keys.server(), run_id), SLOW_SECONDS)
-                self._witnessed = run_id
-            if raised or trimmed:
-                await self._register()
+            await self._follow_servers()
+            await self._roll.register(self._raises.seen, self._server)
+            read = await self._raises.read()
+            await self._look_at_server(read)
+            given_up = self._cache_raised(read)
+            self._heed(read)
+            if read.lost:
+                await self._make_good(given_up)
+            await self._reread(self._worth_reading(read))
+            self._raises.take_in(read)
+            await self._pay()
+            self._read_back_at = begun
+            if read.raises:
+                await self._roll.register(self._raises.seen, self._server)
+            if self._clock() >= self._settled_at:
+                self._valid_until = max(self._valid_until, begun + self.lease_seconds)
+                await self._witness()
 
     async def _listen(self) -> None:
         """A raise elsewhere is noticed at once; that it was is only a reason to read."""
         while True:
             try:
                 found = await self._calls(
-                    lambda client: client.xread({self._keys.raises(): self._seen}, block=1000, count=1), SLOW_SECONDS * 2
+                    lambda client: client.xread({self._keys.raises(): self._raises.seen}, block=1000, count=1), SLOW_SECONDS * 2
                 )
             except StoreError:
                 await asyncio.sleep(self.lease_seconds / CONFIRMATIONS_A_LEASE)
                 continue
             if found:
-                seen = self._seen
+                seen = self._raises.seen
                 await self._confirm_or_say()
-                if self._seen == seen:
+                if self._raises.seen == seen:
                     await asyncio.sleep(self.lease_seconds / CONFIRMATIONS_A_LEASE)
 
-    async def _register(self) -> None:
-        gone = int(GONE_SECONDS * 1000)
-        await self._script(scripts.REGISTER, self._keys.replicas(), self._agreement.replica, self._seen, gone)
+    async def _follow_servers(self) -> None:
+        if await self._calls(lambda _: self._calls.servers.follow_master(), SLOW_SECONDS, trial=True):
+            self._hot.reconnect()
 
-    async def _read(self) -> tuple[bytes, bytes, bool, list[bytes]]:
-        run_id, last, trimmed, raised = await self._script(scripts.READ, self._keys.raises(), self._seen, RAISES_KEPT)
-        return run_id, last or _BEGINNING, bool(trimmed), raised
-
-    async def _look_at_server(self, run_id: bytes) -> None:
+    async def _look_at_server(self, read: Read) -> None:
         """Another server than the one whose epochs were in order last may know less: others must have time to say so."""
-        if run_id == self._server:
+        if read.server == self._server:
             return
-        known = self._server or await self._hot.get(self._keys.server()) or run_id
-        if known != run_id:
-            _log.info("the shared store is another server than before: holding still for %g s", self.lease_seconds)
+        known: object = self._server or await self._calls(lambda client: client.get(self._keys.server()), SLOW_SECONDS, trial=True)
+        if known is None and not read.raises:
+            self._roll.trust()
+        elif known != read.server:
+            settling = max(self.lease_seconds, SETTLE_SECONDS)
+            _log.info("the shared store is another server than before: holding still for %g s", settling)
             self._valid_until = 0.0
-            self._settled_at = self._clock() + self.lease_seconds
-        self._server = run_id
+            self._settled_at = self._clock() + settling
+            self._roll.doubt()
+            self._hot.reconnect()
+        self._server = read.server
 
-    async def _recover(self) -> None:
-        """Raises are lost, and nobody can say of which names: everything stored so far is given up."""
-        self.losses += 1
+    async def _witness(self) -> None:
+        if self._witnessed != self._server:
+            await self._calls(lambda client: client.set(self._keys.server(), self._server), SLOW_SECONDS, trial=True)
+            self._witnessed = self._server
+
+    def _heed(self, read: Read) -> None:
+        """What was raised is out of reach from now on, whatever fails next."""
+        self._gaps += read.gap
+        for each in read.raises:
+            name = self._names.get(each.digest)
+            if name is not None:
+                self._hold(name, max(self._held[name], each.value))
+
+    def _cache_raised(self, read: Read) -> bytes | None:
+        """Where the cache's own epoch was raised after all that was known here."""
+        known = max(ordinal(self._raises.seen), ordinal(self._raises.announced))
+        cache, held = name_digest(CACHE).encode(), self._held.get(CACHE, 0)
+        later = [each for each in read.raises if each.digest == cache and each.value > held and ordinal(each.place) > known]
+        return later[-1].place if later else None
+
+    async def _make_good(self, given_up: bytes | None) -> None:
+        """Raises are lost, and nobody can say of which names: everything stored so far is given up, if it was not already."""
         _log.warning("the shared store has lost flushes (an older snapshot, a failover, an eviction): all entries are given up")
         self._valid_until = 0.0
-        self.raise_epoch(CACHE)
-        await self._pay([CACHE])
+        if given_up is None:
+            self.raise_epoch(CACHE)
+            await self._pay()
+        self._made_good = given_up or self._raises.announced
+        self.losses += 1
 
-    def _to_reread(self, raised: Iterable[bytes]) -> list[str]:
-        """What was raised, of what is held; and the few names that stand for much."""
-        names = {self._names[digest] for digest in raised if digest in self._names}
-        return [*names, *(name for name in self._held if not name.startswith(_FLEETING) and name not in names)]
+    def _worth_reading(self, read: Read) -> list[str]:
+        """What was raised, of what is held, and the few names that stand for much; everything, where raises may have been missed."""
+        if read.gap or not self.confirmed or self._clock() >= self._swept_at + SWEEP_SECONDS:
+            self._swept_at = self._clock()
+            self._witnessed = b""
+            return list(self._held)
+        raised = {each.digest for each in read.raises}
+        return [name for name in self._held if not name.startswith(FLEETING) or name_digest(name).encode() in raised]
 
-    def _sweep_is_due(self) -> bool:
-        if self._clock() < self._swept_at + SWEEP_SECONDS:
-            return False
-        self._swept_at = self._clock()
-        return True
-
-    async def _reread(self, names: Iterable[str]) -> None:
+    async def _reread(self, names: Sequence[str]) -> None:
         """Raises StoreError."""
-        wanted = [name for name in names if name not in self._owed]
-        for name, value in zip(wanted, await self._values(wanted), strict=True):
-            held = self._held.get(name, 0)
-            if value is None:
-                self._forget(name)
-            elif value < held:
-                # A write was lost: nobody may believe the older value.
-                self.raise_epoch(name)
-            else:
-                self._hold(name, value)
+        before = {name: self._held.get(name) for name in names if name not in self._owed}
+        for name, value in (await self._stored.read(list(before))).items():
+            # What was raised or learned meanwhile is not older than this.
+            if self._held.get(name) == before[name]:
+                self._believe(name, value)
 
-    async def _values(self, names: Sequence[str]) -> list[int | None]:
-        replies = await self._hot.get_many([self._keys.epoch(name) for name in names])
-        return [_number(reply) for reply in replies]
+    def _believe(self, name: str, value: int | None) -> None:
+        if value is None:
+            self._forget(name)
+        elif value < self._known(name):
+            # A write was lost: nobody may believe the older value.
+            self.raise_epoch(name)
+        else:
+            self._hold(name, value)
 
     async def _learn(self, names: Sequence[str]) -> None:
         """Values of names that are not held yet, or have not been touched for long. Raises StoreError."""
+        gaps, behind = self._gaps, names
         for _ in range(LEARN_ATTEMPTS):
-            seen = self._seen
-            values = await self._scripts(scripts.LEARN, [(name, (self._ttl_ms(name),)) for name in names])
-            if self._seen == seen:
+            values = await self._stored.learn(behind)
+            if self._gaps != gaps:
+                raise StoreUnavailable("raises may have been missed while epochs were read")
+            told = {name: value or 0 for name, value in values.items() if name not in self._owed}
+            behind = [name for name, value in told.items() if value < self._known(name)]
+            for name in told.keys() - behind:
+                self._hold(name, told[name])
+            if not behind:
                 break
-        else:
-            raise StoreUnavailable("epochs are raised faster than they can be read")
-        for name, value in zip(names, values, strict=True):
-            number = _number(value)
-            if number is None or number < self._held.get(name, 0):
-                self.raise_epoch(name)
-            elif name not in self._owed:
-                self._hold(name, number)
-            if name.startswith(_FLEETING):
+        for name in behind:
+            self.raise_epoch(name)
+        for name in names:
+            if name.startswith(FLEETING):
                 self._touched[name] = self._clock() + self._agreement.longest_seconds / 4
 
-    async def _pay(self, names: Sequence[str]) -> bytes:
-        """Write and announce what was raised here; the last announcement's id. Raises StoreError."""
-        if not names:
-            return self._seen
-        values = await self._scripts(scripts.RAISE, [(name, (self._held.get(name, 0) - 1, self._ttl_ms(name))) for name in names])
-        raised: bytes = await self._script(scripts.ANNOUNCE, self._keys.raises(), self._seen, RAISES_KEPT, *map(name_digest, names))
-        for name, value in zip(names, values, strict=True):
-            number = _number(value)
-            if number is not None:
-                self._hold(name, max(number, self._held.get(name, 0)))
-            self._owed.pop(name, None)
-        return raised
+    async def _pay(self) -> None:
+        """Write and announce what was raised here. Raises StoreError."""
+        for part in parts(list(self._owed)):
+            debts = {name: self._owed[name] for name in part}
+            values = await self._stored.raised({name: self._known(name) - 1 for name in part})
+            raised = [(name, max(value or 0, debts[name])) for name, value in values.items()]
+            for name, value in raised:
+                self._hold(name, max(value, self._known(name)))
+            await self._raises.announce(raised)
+            for name, debt in debts.items():
+                if self._owed[name] == debt:
+                    del self._owed[name]
 
-    async def _acknowledged(self, raised: bytes) -> None:
-        """Until every replica knows of `raised`, or its lease has run out."""
-        end = self._clock() + self.lease_seconds + DRIFT_SECONDS
-        while (left := end - self._clock()) > 0:
-            try:
-                now, fields = await self._script(scripts.REPLICAS, self._keys.replicas())
-            except StoreError:
-                fields = []
-            if fields and self._all_know(raised, int(now), dict(zip(fields[::2], fields[1::2], strict=True))):
+    async def _acknowledged(self, losses: int, raised: bytes) -> None:
+        """Until every replica knows of `raised`, or its lease has run out. Raises StoreUnavailable where that cannot be said."""
+        begun = since = self._clock()
+        while self._clock() < begun + self._lapse_seconds + PATIENCE_SECONDS:
+            if losses != self.losses:
+                losses, raised, since = self.losses, self._made_good, self._clock()
+            if self._read_back_at >= since + self._lapse_seconds or await self._roll.all_know(raised, self._server):
                 return
-            self._wake.set()
-            await asyncio.sleep(min(left, ACKNOWLEDGEMENT_POLL_SECONDS))
+            if ordinal(self._raises.seen) < ordinal(raised) or self._clock() >= since + self._lapse_seconds:
+                self._wake.set()
+            await asyncio.sleep(ACKNOWLEDGEMENT_POLL_SECONDS)
+        raise StoreUnavailable("nobody can say whether all replicas know of the flush")
 
-    def _all_know(self, raised: bytes, now: int, registered: dict[bytes, bytes]) -> bool:
-        """Not to be said where this replica itself is missing: the store has lost who lives."""
-        if self._agreement.replica.encode() not in registered:
-            return False
-        oldest = now - (self.lease_seconds + DRIFT_SECONDS) * 1000
-        known = [value.split(b" ", 1) for value in registered.values()]
-        return all(int(at) < oldest or _ordinal(seen) >= _ordinal(raised) for at, seen in known)
-
-    def _ttl_ms(self, name: str) -> int:
-        return int(self._agreement.longest_seconds * 2000) + 1000 if name.startswith(_FLEETING) else 0
+    def _known(self, name: str) -> int:
+        """What its value is at least."""
+        return max(self._held.get(name, 0), self._raises.floor(name))
 
     def _hold(self, name: str, value: int) -> None:
         self._held[name] = value
         self._names[name_digest(name).encode()] = name
         if len(self._held) > MAX_HELD:
-            for old in [held for held in self._held if held.startswith(_FLEETING) and held not in self._owed][: MAX_HELD // 2]:
+            for old in [held for held in self._held if held.startswith(FLEETING) and held not in self._owed][: MAX_HELD // 2]:
                 self._forget(old)
 
     def _forget(self, name: str) -> None:
@@ -318,30 +345,7 @@ class SharedEpochs:
         self._names.pop(name_digest(name).encode(), None)
         self._touched.pop(name, None)
 
-    async def _scripts(self, text: str, arguments: Sequence[tuple[str, tuple[int, ...]]]) -> list[Any]:
-        """A script for each of several epochs, in one round trip to each server."""
-        keys = [self._keys.epoch(name) for name, _ in arguments]
-        commands: list[tuple[bytes, Command]] = [
-            (key, (b"EVAL", text, 1, key, *given)) for key, (_, given) in zip(keys, arguments, strict=True)
-        ]
-        return await self._hot.run(commands, SLOW_SECONDS)
-
-    async def _script(self, text: str, key: bytes, *arguments: bytes | str | int) -> Any:
-        return await self._calls(lambda client: client.eval(text, 1, key, *arguments), SLOW_SECONDS, trial=True)
-
 
 def new_replica_name() -> str:
     """Unlike any other's, and not to be guessed from outside."""
     return secrets.token_hex(8)
-
-
-def _ordinal(stream_id: bytes) -> tuple[int, int]:
-    milliseconds, _, sequence = stream_id.partition(b"-")
-    return int(milliseconds or 0), int(sequence or 0)
-
-
-def _number(value: object) -> int | None:
-    try:
-        return int(value) if isinstance(value, bytes | str) else None
-    except ValueError:
-        return None

@@ -81,6 +81,11 @@ class HotCalls:
         """How many there were. In one round trip to each server. Raises StoreError."""
         return sum(reply for reply in await self.run([(key, (b"UNLINK", key)) for key in keys]) if isinstance(reply, int))
 
+    def reconnect(self) -> None:
+        """The servers have changed: leave those there were, which may still answer."""
+        for place in self._places.values():
+            self._lose(place)
+
     async def close(self) -> None:
         for place in self._places.values():
             await ended(task for task in (place.connecting, place.healing) if task is not None)

@@ -9,10 +9,10 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from inference_cache_sidecar.shared.address import RedisAddress
+from inference_cache_sidecar.shared.sentinels import Sentinels
 
 CONNECT_SECONDS: Final = 1.0
 SOCKET_SECONDS: Final = 5.0
@@ -28,7 +28,7 @@ class Servers:
 
     def __init__(self, address: RedisAddress) -> None:
         self.address = address
-        self._sentinel: Sentinel | None = None
+        self._sentinel: Sentinels | None = None
         self._cluster: RedisCluster | None = None
         self._slots_are_old = False
         self._master: tuple[str, int] | None = None
@@ -48,14 +48,18 @@ class Servers:
             raise ConnectionError("no node of the cluster has this key")
         return str(node.host), int(node.port)
 
-    async def follow_master(self) -> None:
-        """Leave a server that Sentinel no longer holds for the master: it may still answer, and know nothing of what is written now."""
+    async def follow_master(self) -> bool:
+        """Leave a server that Sentinel no longer holds for the master: it may still answer, and know nothing of what is written now.
+
+        True if there was one to leave. Raises what redis-py raises.
+        """
         if self._sentinel is None:
-            return
-        master = await self._sentinel.discover_master(self.address.master)
-        if self._master not in (None, master):
-            await self.client.connection_pool.disconnect()
-        self._master = master
+            return False
+        before, self._master = self._master, await self._sentinel.discover_master(self.address.master)
+        if before in (None, self._master):
+            return False
+        await self.client.connection_pool.disconnect()
+        return True
 
     def forget_slots(self) -> None:
         """Ask the cluster anew where its keys are, at the next call."""
@@ -102,7 +106,7 @@ class Servers:
             own = {name.removeprefix("sentinel_"): value for name, value in address.options.items() if name.startswith("sentinel_")}
             tls = {name: value for name, value in self.connection_options().items() if name.startswith("ssl")}
             watched = {**own, **tls, **self._limits(), "protocol": 2}
-            self._sentinel = Sentinel(address.nodes, sentinel_kwargs=watched)  # type: ignore[no-untyped-call]
+            self._sentinel = Sentinels(address.nodes, sentinel_kwargs=watched)  # type: ignore[no-untyped-call]
             return cast("Redis", self._sentinel.master_for(address.master, **options))
         host, port = address.nodes[0]
         return Redis(host=host, port=port, **options)
