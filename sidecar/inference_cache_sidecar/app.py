@@ -19,7 +19,7 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
-from inference_cache_contract.endpoints import Endpoint
+from inference_cache_contract.endpoints import REDIS_URL_VARIABLE, Endpoint
 from inference_cache_contract.epochs import Epochs
 from inference_cache_contract.spec import Spec
 from inference_cache_sidecar.access import Access, Tenancy
@@ -34,7 +34,7 @@ from inference_cache_sidecar.embedder.loading import load_embedder
 from inference_cache_sidecar.embedder.protocol import Embedder
 from inference_cache_sidecar.embedder.worker import EmbeddingWorker, WorkerLimits
 from inference_cache_sidecar.epochs import MemoryEpochs
-from inference_cache_sidecar.errors import CannotListen
+from inference_cache_sidecar.errors import CannotListen, CannotStart
 from inference_cache_sidecar.events.building import EventParts, reading_events
 from inference_cache_sidecar.events.readings import readings as event_readings
 from inference_cache_sidecar.feature_serving import ServedFeatures, served_features
@@ -226,7 +226,10 @@ async def _shared(stack: AsyncExitStack, settings: Settings, clock: Callable[[],
     if settings.redis is None:
         return None
     opening = shared_tier(settings.redis, settings.cache_name, settings.spec, settings.secrets.encryption_keys, clock)
-    shared = await stack.enter_async_context(opening)
+    try:
+        shared = await stack.enter_async_context(opening)
+    except OSError as error:
+        raise CannotStart(f"{REDIS_URL_VARIABLE}: its TLS files cannot be read: {type(error).__name__}") from error
     _log.info("sharing answers through %s%s", settings.redis, ", encrypted" if shared.sealer.encrypts else "")
     await shared.confirmed_soon()
     return shared
@@ -237,6 +240,7 @@ def _follow(shared: SharedTier, store: TieredStore, embedder: LateEmbedder | Non
 
     async def compare(known: Awaitable[Embedder]) -> None:
         comparable = await known
+        shared.values.dimensions = comparable.dimensions
         shared.values.manifest = manifest(comparable.digest, comparable.dimensions)
         shared.changes.load_again()
 

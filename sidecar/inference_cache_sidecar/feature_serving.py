@@ -14,6 +14,7 @@ from inference_cache_sidecar.features.cache import FeatureCache
 from inference_cache_sidecar.features.server import FeatureLimits, FeatureRules, FeatureServer
 from inference_cache_sidecar.features.store import MemoryCells, SharedCells
 from inference_cache_sidecar.settings import Settings
+from inference_cache_sidecar.shared.hot import HotCalls
 from inference_cache_sidecar.shared.tier import SharedTier
 from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
 
@@ -44,20 +45,24 @@ async def served_features(
         frozenset(spec.join_keys),
         active=lambda: settings.spec.mode != "Bypass",
     )
-    cache, server = build_features(spec, _parts(settings, shared, epochs), upstream, rules)
+    # A connection of its own: what many rows take must not hold up answers.
+    hot = None if shared is None else HotCalls(shared.calls.servers, settings.spec.store.redis.deadline_seconds)
+    cache, server = build_features(spec, _parts(settings, shared, hot, epochs), upstream, rules)
     try:
         yield ServedFeatures(cache, server)
     finally:
         await server.close()
         await upstream.close()
+        if hot is not None:
+            await hot.close()
 
 
-def _parts(settings: Settings, shared: SharedTier | None, epochs: Epochs) -> FeatureParts:
+def _parts(settings: Settings, shared: SharedTier | None, hot: HotCalls | None, epochs: Epochs) -> FeatureParts:
     keys, memory = Keyspace(settings.cache_name), MemoryCells(MEMORY_BYTES)
-    if shared is None:
+    if shared is None or hot is None:
         return FeatureParts(memory, epochs, keys)
     one_server = shared.calls.servers.address.kind != "cluster"
-    return FeatureParts(SharedCells(shared.hot, one_server=one_server), epochs, keys, near=memory, sealer=shared.sealer)
+    return FeatureParts(SharedCells(hot, one_server=one_server), epochs, keys, near=memory, sealer=shared.sealer)
 
 
 def readings(served: ServedFeatures | None) -> Iterator[Reading]:

@@ -4,6 +4,7 @@ The tests of flushes and the soak start it by `chaos`; `chaos_traffic` asks and 
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -37,11 +38,12 @@ SPEC: Final[dict[str, object]] = {
 TOKEN: Final = "chaos-token"
 START_SECONDS: Final = 60.0
 FLUSH_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 0.1
 PACE: Final = Pace(first_token=0.01)
 
 
 class NotFlushedError(Exception):
-    """The admin API answered something else than 200."""
+    """The admin API answered something else than 200, or nothing."""
 
 
 @dataclass
@@ -126,25 +128,38 @@ class Chaos:
     """One between each replica and the store; none where the store tells its own addresses."""
     session: aiohttp.ClientSession
 
-    def traffic(self, **options: float) -> Traffic:
-        return Traffic(self.session, [replica.url for replica in self.replicas], **options)  # type: ignore[arg-type]
-
     async def flush(self, replica: int, target: Mapping[str, object]) -> Flushed:
         """By the admin API of one; upstream answers otherwise from right before. Raises NotFlushedError."""
         generation = self.generations.renew(self.standin)
         sent = time.monotonic()
         headers = {"Authorization": f"Bearer {TOKEN}"}
         limit = aiohttp.ClientTimeout(FLUSH_SECONDS)
-        async with self.session.post(f"{self.replicas[replica].admin_url}/flush", json=target, headers=headers, timeout=limit) as response:
-            acknowledged = time.monotonic()
-            if response.status != 200:
-                raise NotFlushedError(f"{response.status}: {await response.text()}")
+        url = f"{self.replicas[replica].admin_url}/flush"
+        try:
+            async with self.session.post(url, json=target, headers=headers, timeout=limit) as response:
+                acknowledged = time.monotonic()
+                if response.status != 200:
+                    raise NotFlushedError(f"{response.status}: {await response.text()}")
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotFlushedError(f"no answer: {type(error).__name__}") from error
         return Flushed(target, generation, sent, acknowledged)
 
-    async def status(self, replica: int) -> dict[str, object]:
-        async with self.session.get(f"{self.replicas[replica].admin_url}/status") as response:
-            told: dict[str, object] = await response.json()
-            return told
+    async def flush_until_acknowledged(self, replica: int, target: Mapping[str, object]) -> tuple[Flushed, int]:
+        """As somebody does who is told that it could not be acknowledged; and how often that was so. Raises TimeoutError."""
+        async with asyncio.timeout(FLUSH_SECONDS):
+            for refused in itertools.count():
+                try:
+                    return await self.flush(replica, target), refused
+                except NotFlushedError:
+                    await asyncio.sleep(RETRY_SECONDS)
+        raise AssertionError
+
+    @asynccontextmanager
+    async def asked(self) -> AsyncIterator[Traffic]:
+        """All the time, from when most answers are hits."""
+        async with Traffic(self.session, [replica.url for replica in self.replicas]).running() as traffic:
+            await traffic.warm()
+            yield traffic
 
     async def whole(self) -> None:
         """All replicas up, and none cut off."""

@@ -209,6 +209,13 @@ class Traffic:
         self.heard.append(Heard(question, replica, started, time.monotonic(), kind, generation))
 
 
+def judge(traffic: Traffic, *flushes: Flushed) -> None:
+    """Nothing that was flushed was given, although most answers were hits."""
+    for flushed in flushes:
+        assert traffic.forbidden(flushed) == []
+    assert traffic.hits(flushes[0].sent - WINDOW_SECONDS, flushes[0].sent) >= MOSTLY
+
+
 async def answer(session: aiohttp.ClientSession, url: str, question: Question) -> tuple[str, int | None]:
     """Kind and generation of one answer."""
     try:

@@ -4,16 +4,20 @@ import asyncio
 import itertools
 import json
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiokafka import AIOKafkaProducer
 from tests.services.event_cache import SECONDS, until
 from tests.sidecar.conftest import Client, start_sidecar
+from tests.sidecar.features_upstream import FeatureUpstream, body
 
+from inference_cache_sidecar.errors import CannotStart
 from inference_cache_toolkit.redis_server import RedisServer
 
 pytestmark = pytest.mark.services
@@ -147,6 +151,48 @@ async def test_an_equal_event_later_flushes_again(sidecars: list[Client], source
         assert await kinds(sidecars, "tagged", TAGGED) == ["miss", "miss"]
 
 
+@pytest.fixture
+async def feature_server() -> AsyncIterator[tuple[str, FeatureUpstream]]:
+    server = FeatureUpstream()
+
+    async def answer(request: web.Request) -> web.Response:
+        given = await server.ask(await request.read())
+        return web.Response(body=given, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/get-online-features", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", server
+    await runner.cleanup()
+
+
+async def test_activity_makes_every_sidecar_ask_for_the_users_features_again_and_for_no_others(
+    start_sidecar: Start, redis: RedisServer, stream: Source, feature_server: tuple[str, FeatureUpstream]
+) -> None:
+    url, server = feature_server
+    spec = {**SPEC, "features": {"upstream": url}, "invalidation": stream.section}
+    sidecars = [await start_sidecar(spec, redis_url=redis.url) for _ in range(2)]
+
+    async def read(sidecar: Client) -> Any:
+        asked = body(["users:age"], {"user_id": [7, 8]})
+        headers = {"Content-Type": "application/json"}
+        async with sidecar.session.post(
+            f"http://{sidecar.running.features_listen}/get-online-features", data=asked, headers=headers
+        ) as got:
+            return (await got.json())["results"]
+
+    before = [await read(sidecar) for sidecar in sidecars]
+    assert len(server.asked) == 1
+    server.change("user_id", 7)
+    async with flushed(sidecars, "tag"):
+        await stream.send("user_activity", {"user_id": "7"})
+    after = [await read(sidecar) for sidecar in sidecars]
+    assert after[0] == after[1] != before[0]
+    assert [request["entities"] for request in server.asked[1:]] == [{"user_id": [7]}]
+
+
 async def test_a_bad_event_is_counted_in_the_metrics(sidecars: list[Client], source: Source) -> None:
     await source.send("model_updates", {"version": 7})
     async with asyncio.timeout(SECONDS):
@@ -163,6 +209,12 @@ async def test_without_a_shared_store_a_stream_and_pubsub_are_warned_of(start_si
     for name in ("redisStream", "pubsub"):
         told = f"spec.invalidation.{name} needs the shared store (INFERENCE_CACHE_REDIS_URL): its events are not read"
         assert told in caplog.messages
+
+
+async def test_without_the_extra_for_kafka_a_sidecar_does_not_start(start_sidecar: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiokafka", None)
+    with pytest.raises(CannotStart, match=r"pip install 'inference-cache\[kafka\]'"):
+        await start_sidecar({**SPEC, "invalidation": {"kafka": {"bootstrapServers": "127.0.0.1:9"}}})
 
 
 async def test_sidecars_without_a_shared_store_each_read_all_of_kafka(start_sidecar: Start, kafka: Source) -> None:

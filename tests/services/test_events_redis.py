@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from tests.services.event_cache import Cache, until
 
+from inference_cache_contract.keyspace import Keyspace
 from inference_cache_contract.spec_invalidation import RedisStream
 from inference_cache_sidecar.breaker import Breaker, BreakerSettings
 from inference_cache_sidecar.events import pubsub
@@ -17,6 +18,7 @@ from inference_cache_sidecar.events.handling import Outcome
 from inference_cache_sidecar.events.payloads import CHANNELS
 from inference_cache_sidecar.events.pubsub import PubsubEvents
 from inference_cache_sidecar.events.redis_stream import TIDY, StreamEvents
+from inference_cache_sidecar.events.turn import LEASE_SECONDS, Turn
 from inference_cache_sidecar.shared.address import parse_redis_url
 from inference_cache_sidecar.shared.calls import Calls
 from inference_cache_sidecar.shared.servers import Servers
@@ -311,6 +313,20 @@ async def test_after_the_server_was_away_or_silent_what_is_published_is_heard_ag
         await until(lambda: cache.counts.interruptions["pubsub"] > interruptions)
         await asyncio.to_thread(own_redis.resume)
         await heard(own_redis.url, cache)
+
+
+async def test_it_is_the_turn_of_one_replica_and_of_another_once_that_is_gone(shared_server: str) -> None:
+    async with connected(shared_server) as servers:
+        calls = Calls(servers, Breaker(BreakerSettings(3, 0.2)), 1.0)
+        first, second = (Turn(calls, Keyspace("test"), name) for name in ("first", "second"))
+        first_task = asyncio.create_task(first.run())
+        await until(lambda: first.mine)
+        second_task = asyncio.create_task(second.run())
+        await asyncio.sleep(LEASE_SECONDS)
+        assert (first.mine, second.mine) == (True, False)
+        await ended([first_task])
+        await until(lambda: second.mine)
+        await ended([second_task])
 
 
 async def test_a_silent_time_is_no_interruption(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

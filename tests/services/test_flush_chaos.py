@@ -5,15 +5,13 @@ Three sidecars in processes of their own, asked all the time; most answers are h
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 
 import pytest
 import pytest_asyncio
-from tests.services.chaos import LEASE_SECONDS, REPLICAS, VERSION, Chaos, NotFlushedError, chaos, until
-from tests.services.chaos_traffic import CATEGORY, MOSTLY, TAGS, WINDOW_SECONDS, Flushed, Question, Traffic, answer
-from tests.services.redis_sentinel import SentinelServers, sentinel_servers
+from tests.services.chaos import LEASE_SECONDS, REPLICAS, VERSION, Chaos, chaos, until
+from tests.services.chaos_traffic import CATEGORY, TAGS, WINDOW_SECONDS, Question, answer, judge
 
 from inference_cache_contract.keyspace import Keyspace
 from inference_cache_toolkit.redis_server import RedisServer, redis_server
@@ -46,19 +44,6 @@ async def three(running: Chaos) -> Chaos:
     return running
 
 
-@asynccontextmanager
-async def asked(three: Chaos) -> AsyncIterator[Traffic]:
-    """Asked all the time, most answers being hits."""
-    async with three.traffic().running() as traffic:
-        await traffic.warm()
-        yield traffic
-
-
-def judge(traffic: Traffic, flushed: Flushed) -> None:
-    assert traffic.forbidden(flushed) == []
-    assert traffic.hits(flushed.sent - WINDOW_SECONDS, flushed.sent) >= MOSTLY
-
-
 @pytest.mark.parametrize(
     "target",
     [
@@ -69,7 +54,7 @@ def judge(traffic: Traffic, flushed: Flushed) -> None:
     ],
 )
 async def test_a_flush_is_one_everywhere_at_once_and_leaves_the_rest(three: Chaos, target: Mapping[str, object]) -> None:
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         before = three.generations.now
         flushed = await three.flush(0, target)
         await traffic.outlasts(flushed)
@@ -83,7 +68,7 @@ async def test_a_flush_is_one_everywhere_at_once_and_leaves_the_rest(three: Chao
 @pytest.mark.parametrize("target", [pytest.param(ALL, id="all"), pytest.param(TAG, id="tag")])
 async def test_a_replica_that_is_cut_off_serves_nothing_flushed(three: Chaos, fault: str, target: Mapping[str, object]) -> None:
     proxy = three.proxies[2]
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         if fault == "cut":
             await proxy.cut()
         else:
@@ -97,7 +82,7 @@ async def test_a_replica_that_is_cut_off_serves_nothing_flushed(three: Chaos, fa
 
 
 async def test_a_replica_that_is_killed_serves_nothing_flushed_when_it_is_back(three: Chaos) -> None:
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         flushing = asyncio.create_task(three.flush(0, TAG))
         await three.replicas[2].kill()
         flushed = await flushing
@@ -107,27 +92,28 @@ async def test_a_replica_that_is_killed_serves_nothing_flushed_when_it_is_back(t
     assert flushed.seconds < LEASE_SECONDS + SLACK_SECONDS
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["before", "during"])
-@pytest.mark.parametrize("seconds", [0.5, 1.9, 2.1, 4.0])
-async def test_a_replica_that_stands_still_serves_nothing_flushed_when_it_goes_on(three: Chaos, seconds: float, first: bool) -> None:
-    stopped = three.replicas[2]
-    async with asked(three) as traffic:
-        if first:
-            stopped.pause()
-            flushing = asyncio.create_task(three.flush(0, TAG))
-        else:
-            flushing = asyncio.create_task(three.flush(0, TAG))
-            await asyncio.sleep(0)
-            stopped.pause()
-        await traffic.goes_on(seconds)
-        stopped.resume()
+@pytest.mark.parametrize("before", [True, False], ids=["before-the-flush", "during-the-flush"])
+@pytest.mark.parametrize("seconds", [(0.5, 2.1), (1.9, 4.0)], ids=str)
+async def test_replicas_that_stood_still_serve_nothing_flushed_when_they_go_on(
+    three: Chaos, seconds: tuple[float, float], before: bool
+) -> None:
+    async with three.asked() as traffic:
+        flushing = None if before else asyncio.create_task(three.flush(0, TAG))
+        await traffic.goes_on(0.005)
+        for replica in three.replicas[1:]:
+            replica.pause()
+        flushing = flushing or asyncio.create_task(three.flush(0, TAG))
+        await traffic.goes_on(seconds[0])
+        three.replicas[1].resume()
+        await traffic.goes_on(seconds[1] - seconds[0])
+        three.replicas[2].resume()
         flushed = await flushing
         await traffic.outlasts(flushed)
     judge(traffic, flushed)
 
 
 async def test_the_flusher_may_stand_still_too(three: Chaos) -> None:
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         flushing = asyncio.create_task(three.flush(0, TAG))
         await traffic.goes_on(0.01)
         three.replicas[0].pause()
@@ -139,7 +125,7 @@ async def test_the_flusher_may_stand_still_too(three: Chaos) -> None:
 
 
 async def test_restarted_replicas_serve_nothing_flushed(three: Chaos) -> None:
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         flushed = await three.flush(0, TAG)
         for replica in three.replicas:
             await replica.stop()
@@ -151,7 +137,7 @@ async def test_restarted_replicas_serve_nothing_flushed(three: Chaos) -> None:
 @pytest.mark.parametrize("absent", [None, 0], ids=["all-come-back", "the-flusher-comes-late"])
 async def test_an_older_snapshot_brings_nothing_flushed_back(three: Chaos, store: RedisServer, absent: int | None) -> None:
     """One replica is killed with the store, and starts while it knows nothing but the snapshot."""
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         snapshot = store.save()
         flushed = await three.flush(0, TAG)
         if absent is not None:
@@ -167,19 +153,18 @@ async def test_an_older_snapshot_brings_nothing_flushed_back(three: Chaos, store
 
 
 async def test_a_flush_right_after_an_older_snapshot_does_not_hide_what_was_lost(three: Chaos, store: RedisServer) -> None:
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         snapshot = store.save()
         first = await three.flush(0, TAG)
         await three.proxies[0].cut()
         await three.replicas[2].kill()
         await asyncio.to_thread(store.kill)
         await asyncio.to_thread(store.restart, snapshot)
-        second = await insisted(three, 1, {"tag": TAGS[2]})
+        second, _ = await three.flush_until_acknowledged(1, {"tag": TAGS[2]})
         await three.replicas[2].start()
         await three.proxies[0].heal()
         await traffic.outlasts(second)
-    judge(traffic, first)
-    assert traffic.forbidden(second) == []
+    judge(traffic, first, second)
 
 
 def evicting(store: RedisServer, what: str) -> None:
@@ -188,15 +173,13 @@ def evicting(store: RedisServer, what: str) -> None:
         if what == "everything":
             client.flushall()
         else:
-            assert client.delete(*gone[what])
+            client.delete(*gone[what])
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("what", ["epochs", "raises", "replicas", "everything"])
 async def test_what_the_store_evicts_brings_nothing_flushed_back(three: Chaos, store: RedisServer, what: str, when: str) -> None:
-    async with asked(three) as traffic:
-        await (await_flush := three.flush(0, {"tag": TAGS[0]}))
-        await traffic.goes_on(WINDOW_SECONDS)
+    async with three.asked() as traffic:
         if when == "before":
             await asyncio.to_thread(evicting, store, what)
         flushed = await three.flush(0, TAG)
@@ -204,7 +187,6 @@ async def test_what_the_store_evicts_brings_nothing_flushed_back(three: Chaos, s
             await asyncio.to_thread(evicting, store, what)
         await traffic.outlasts(flushed)
     judge(traffic, flushed)
-    del await_flush
 
 
 @contextmanager
@@ -229,31 +211,18 @@ async def writing(store: RedisServer) -> None:
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
 async def test_a_store_that_evicts_anything_at_any_time_brings_nothing_flushed_back(three: Chaos, store: RedisServer, policy: str) -> None:
-    async with asked(three) as traffic:
+    async with three.asked() as traffic:
         with full(store, policy):
             writer = asyncio.create_task(writing(store))
             await traffic.goes_on(WINDOW_SECONDS)
-            first = await insisted(three, 0, TAG)
-            await traffic.goes_on(1.0)
-            second = await insisted(three, 1, ALL)
-            await traffic.goes_on(2.0)
+            first, _ = await three.flush_until_acknowledged(0, TAG)
+            await traffic.goes_on(WINDOW_SECONDS)
+            second, _ = await three.flush_until_acknowledged(1, ALL)
+            await traffic.goes_on(WINDOW_SECONDS)
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
         await traffic.outlasts(second)
-    assert traffic.forbidden(first) == []
-    judge(traffic, second)
-
-
-async def insisted(three: Chaos, replica: int, target: Mapping[str, object]) -> Flushed:
-    """As one does who is told that it could not be acknowledged."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return await three.flush(replica, target)
-        except NotFlushedError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.1)
+    judge(traffic, first, second)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
@@ -273,72 +242,3 @@ async def test_an_answer_that_was_begun_before_a_flush_is_neither_found_nor_join
     afterwards = [await answer(three.session, url, question) for url in urls]
     assert [generation for _, generation in at_once + afterwards] == [flushed.generation] * 6
     assert [kind for kind, _ in afterwards] == ["exact"] * 3
-
-
-@pytest.fixture(scope="module")
-def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelServers]:
-    with sentinel_servers(tmp_path_factory.mktemp("sentinels")) as servers:
-        yield servers
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running_with_sentinel(tmp_path_factory: pytest.TempPathFactory, sentinels: SentinelServers) -> AsyncIterator[Chaos]:
-    async with chaos(tmp_path_factory.mktemp("chaos"), url=sentinels.url) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def watched(running_with_sentinel: Chaos, sentinels: SentinelServers) -> Chaos:
-    """Three replicas whose store has a master, a replica and three sentinels."""
-    await asyncio.to_thread(sentinels.whole)
-    await running_with_sentinel.whole()
-    return running_with_sentinel
-
-
-async def test_a_failover_after_a_flush_brings_nothing_flushed_back(watched: Chaos, sentinels: SentinelServers) -> None:
-    async with asked(watched) as traffic:
-        flushed = await watched.flush(0, TAG)
-        await asyncio.to_thread(sentinels.failover)
-        await traffic.outlasts(flushed)
-    judge(traffic, flushed)
-
-
-@pytest.mark.parametrize("replica", [0, 1])
-async def test_a_flush_while_the_former_master_lives_on_is_one_everywhere(watched: Chaos, sentinels: SentinelServers, replica: int) -> None:
-    async with asked(watched) as traffic:
-        failing_over = asyncio.create_task(asyncio.to_thread(sentinels.failover))
-        first = await insisted(watched, replica, {"tag": TAGS[0]})
-        await failing_over
-        second = await insisted(watched, replica, TAG)
-        await watched.replicas[2].kill()
-        await watched.replicas[2].start()
-        await traffic.outlasts(second)
-    assert traffic.forbidden(first) == []
-    judge(traffic, second)
-
-
-async def test_a_flush_that_a_failover_loses_is_made_good(watched: Chaos, sentinels: SentinelServers) -> None:
-    """The server that is promoted has heard nothing of the flush."""
-    (behind,) = sentinels.replicas()
-    async with asked(watched) as traffic:
-        await asyncio.to_thread(behind.pause)
-        flushed = await watched.flush(0, TAG)
-        old = await asyncio.to_thread(sentinels.kill_master)
-        behind.resume()
-        await asyncio.to_thread(sentinels.promoted, old.port)
-        await watched.replicas[2].kill()
-        await watched.replicas[2].start()
-        await traffic.outlasts(flushed)
-    judge(traffic, flushed)
-
-
-async def test_a_master_that_comes_back_brings_nothing_flushed_back(watched: Chaos, sentinels: SentinelServers) -> None:
-    """It stood still while another was promoted, and takes itself for the master for some seconds more."""
-    old = sentinels.master()
-    async with asked(watched) as traffic:
-        await asyncio.to_thread(old.pause)
-        await asyncio.to_thread(sentinels.promoted, old.port)
-        flushed = await insisted(watched, 0, TAG)
-        old.resume()
-        await traffic.outlasts(flushed)
-    judge(traffic, flushed)

@@ -13,7 +13,7 @@ from tests.services.redis_sentinel import SentinelServers
 from tests.services.redis_servers import ClusterServers
 
 from inference_cache_contract.epochs import CACHE, Stamp, reachable, tag_epoch
-from inference_cache_contract.keyspace import Keyspace
+from inference_cache_contract.keyspace import Keyspace, name_digest
 from inference_cache_sidecar.breaker import Breaker, BreakerSettings
 from inference_cache_sidecar.errors import StoreError
 from inference_cache_sidecar.shared.address import parse_redis_url
@@ -312,3 +312,54 @@ async def test_a_name_raised_again_while_it_is_being_told_is_told_again(begin: B
     assert dict(stamps)[TAG] >= between
     assert await peer.would_serve(stamps)
 
+
+async def test_a_confirmation_that_took_longer_than_a_lease_counts_for_nothing(begin: Begin, redis: RedisServer) -> None:
+    now = [1000.0]
+    peer = await begin(redis.url, clock=lambda: now[0])
+    register = peer.epochs._roll.register
+
+    async def slow(seen: bytes, server: bytes) -> None:
+        await register(seen, server)
+        now[0] += LEASE
+
+    peer.epochs._roll.register = slow  # type: ignore[method-assign]
+    await peer.epochs.confirm()
+    assert not peer.epochs.confirmed
+
+
+async def test_a_lease_ends_while_the_process_stands_still(begin: Begin, redis: RedisServer) -> None:
+    now = [1000.0]
+    peer = await begin(redis.url, clock=lambda: now[0])
+    stamps = await peer.stamped()
+    now[0] += LEASE - 0.001
+    assert peer.serves(stamps)
+    now[0] += 0.001
+    assert not peer.serves(stamps)
+    assert await peer.epochs.stamps([CACHE]) is None
+
+
+HUGE = b"9" * 30
+
+
+async def test_junk_in_the_store_is_raised_over(begin: Begin, redis: RedisServer) -> None:
+    peer, other = await begin(redis.url), await begin(redis.url)
+    old = await peer.stamped(TAG, OTHER)
+    with redis.client() as client:
+        client.set(KEYS.epoch(TAG), "junk")
+        client.set(KEYS.epoch(OTHER), HUGE)
+        client.set(KEYS.server(), "junk")
+        client.hset(KEYS.replicas().decode(), mapping={"a": "junk", "b": "", "c": "1 2 3 4", "d": f"{HUGE.decode()} 5-x y"})
+        client.xadd(KEYS.raises(), {"junk": "junk"})
+        client.xadd(KEYS.raises(), {"n": "", "v": ""})
+        client.xadd(KEYS.raises(), {"n": name_digest(CACHE), "v": HUGE})
+    for each in (peer, other):
+        await each.confirmed_again()
+    third = await begin(redis.url, live=True)
+    async with asyncio.timeout(DEADLINE):
+        while (stamps := await third.epochs.stamps([CACHE, TAG, OTHER])) is None:
+            await asyncio.sleep(0.01)
+    assert all(value < 10**15 for _, value in stamps)
+    for each in (peer, other):
+        await each.confirmed_again()
+        assert not await each.would_serve(old)
+        assert await each.would_serve(stamps)

@@ -3,13 +3,21 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+import numpy as np
+import orjson
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from redis import Redis
 from tests.services.fault_proxy import FaultProxy
-from tests.sidecar.conftest import Client
+from tests.sidecar.conftest import CHAT, Client
 
+from inference_cache_contract.endpoints import Endpoint
+from inference_cache_sidecar.access import Caller
+from inference_cache_sidecar.placing import Place
 from inference_cache_sidecar.settings import Secrets
+from inference_cache_sidecar.shared.changes import Change
 from inference_cache_toolkit.redis_server import RedisServer
 
 Start = Callable[..., Awaitable[Client]]
@@ -148,3 +156,85 @@ async def test_encrypted_the_store_shows_nothing_of_questions_answers_tags_or_cr
         assert any(client.type(key) == b"stream" for key in client.keys("*"))
     for plain in ("saffron", "Ottoline", "cellar", "4711", "sk-very-secret", "chatcmpl", "assistant", *words):
         assert plain.encode() not in kept, plain
+
+
+async def test_a_store_full_to_the_brim_goes_on_answering_with_what_it_has_and_takes_flushes(
+    start_sidecar: Start, start_redis: Callable[..., RedisServer]
+) -> None:
+    store = start_redis(config=("maxmemory-policy noeviction",))
+    first, second = [await start_sidecar({"invalidation": {"lease": "1s"}}, redis_url=store.url) for _ in range(2)]
+    await first.chat(QUESTION)
+    assert (await second.chat(QUESTION)).kind == "exact"
+    with store.client() as client:
+        client.config_set("maxmemory", "1mb")
+    await asyncio.sleep(1.5)
+    assert (await second.chat(QUESTION)).kind == "exact", "also once the lease has run out since"
+    assert (await first.chat("Something else?")).status == 200
+    assert (await first.administer("/flush", {"all": True})).status == 200
+    assert (await second.chat(QUESTION)).kind == "miss"
+
+
+async def test_a_vector_of_another_size_is_left_out_and_following_goes_on(start_sidecar: Start, redis: RedisServer) -> None:
+    first, second = [await start_sidecar(redis_url=redis.url) for _ in range(2)]
+    tier = first.running.shared
+    assert tier is not None
+    await first.chat(QUESTION)
+    entry = await first.running.store.get(*place_of(first, QUESTION))
+    assert entry is not None
+    await tier.entries.put(replace(entry, digest=b"d" * 32), np.ones(383, dtype=np.float32) / np.float32(383**0.5))
+    await tier.changes.tell(Change("stored", tier.entries.key(entry.scope, b"d" * 32)))
+    await first.chat("Where can I see my invoices?")
+    async with asyncio.timeout(10):
+        while second.running.store.stats().vectors < 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_read_before_it_was_deleted_does_not_come_back(start_sidecar: Start, redis: RedisServer) -> None:
+    first, second = [await start_sidecar(redis_url=redis.url) for _ in range(2)]
+    await first.chat(QUESTION)
+    scope, digest = place_of(first, QUESTION)
+    tier, reading, go_on = second.running.shared, asyncio.Event(), asyncio.Event()
+    assert tier is not None
+    get = tier.entries.get
+
+    async def held(*key: bytes) -> object:
+        found = await get(*key)
+        reading.set()
+        await go_on.wait()
+        return found
+
+    tier.entries.get = held  # type: ignore[method-assign, assignment]  # to look at the moment in between
+    await second.running.store.delete(b"another digest".ljust(32))
+    fetched = asyncio.create_task(second.running.store.get(scope, digest))
+    await reading.wait()
+    await second.running.store.delete(digest)
+    go_on.set()
+    assert await fetched is None
+    tier.entries.get = get  # type: ignore[method-assign]
+    assert await second.running.store.get(scope, digest) is None
+
+
+async def test_the_agreed_tenancy_key_outlives_the_encryption_key_it_was_stored_under(start_sidecar: Start, redis: RedisServer) -> None:
+    old, new = b"o" * 32, b"n" * 32
+    for keys in ((old,), (new, old), (new,)):
+        client = await start_sidecar(redis_url=redis.url, secrets=Secrets(encryption_keys=keys))
+        if keys == (old,):
+            tenant = await agreed_tenant(client)
+        assert await agreed_tenant(client) == tenant
+
+
+async def agreed_tenant(client: Client) -> bytes:
+    """Once the key has been agreed on and, if need be, stored anew."""
+    await asyncio.sleep(1.0)
+    placer = client.running.parts.placer
+    caller: Caller = placer._tenancy.caller({"Authorization": "Bearer sk"})
+    return caller.tenant
+
+
+def place_of(client: Client, prompt: str) -> tuple[bytes, bytes]:
+    """Scope and digest of the question as `Client.chat` asks it."""
+    body = orjson.dumps({"model": "tiny", "messages": [{"role": "user", "content": prompt}]})
+    request = make_mocked_request("POST", CHAT, headers={"Content-Type": "application/json"})
+    place = client.running.parts.placer.place(request, Endpoint.CHAT, body)
+    assert isinstance(place, Place)
+    return place.scope, place.digest

@@ -96,6 +96,7 @@ class Kept:
 async def shared(url: str, memory: Callable[[Epochs], MemoryStore], clock: Clock) -> AsyncIterator[Kept]:
     spec = parse_spec({"stale": {"ifError": f"{LONGEST_STALE}s"}, "store": {"redis": {"deadline": "5s"}}})
     async with shared_tier(parse_redis_url(url), "test", spec, (), clock) as tier:
+        tier.values.dimensions = DIMENSIONS
         tier.values.manifest = manifest("an embedder", DIMENSIONS)
         async with asyncio.timeout(30):
             while not tier.epochs.confirmed:

@@ -23,14 +23,13 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
-from tests.services.chaos import LEASE_SECONDS, REPLICAS, VERSION, Chaos, NotFlushedError, chaos
+from tests.services.chaos import LEASE_SECONDS, REPLICAS, VERSION, Chaos, chaos
 from tests.services.chaos_traffic import CATEGORY, TAGS, Flushed, Traffic
 from tests.services.redis_sentinel import SentinelServers, sentinel_servers
 
 from inference_cache_toolkit.redis_server import RedisServer, redis_server
 
 TARGETS = ({"all": True}, {"version": VERSION}, {"category": CATEGORY}, *({"tag": tag} for tag in TAGS))
-FLUSH_SECONDS = 60.0
 LONGEST_FAULT = 2 * LEASE_SECONDS
 Fault = Callable[[], Awaitable[None]]
 
@@ -180,8 +179,7 @@ async def rounds(three: Chaos, store: Standalone | Watched, chance: random.Rando
     while time.monotonic() < end:
         await store.whole()
         await three.whole()
-        async with three.traffic().running() as traffic:
-            await traffic.warm()
+        async with three.asked() as traffic:
             await one(three, store.drawn(faults), chance, traffic, course)
     return course
 
@@ -192,10 +190,11 @@ async def one(three: Chaos, drawn: list[tuple[str, Fault]], chance: random.Rando
     target, replica = chance.choice(TARGETS), chance.randrange(REPLICAS)
     going = [asyncio.create_task(_later(chance.uniform(0.0, 1.0), fault)) for _, fault in drawn]
     await asyncio.sleep(chance.uniform(0.0, 1.5))
-    flushed = await insisted(three, replica, target, course)
+    flushed, refused = await three.flush_until_acknowledged(replica, target)
     await asyncio.gather(*going)
     await traffic.outlasts(flushed)
     course.flushes.append(flushed)
+    course.refused += refused
     course.wrong += traffic.forbidden(flushed)
     say(
         f"{', '.join(name for name, _ in drawn):<40} flush of {target} by {replica} in {flushed.seconds:6.3f} s; last served "
@@ -206,17 +205,6 @@ async def one(three: Chaos, drawn: list[tuple[str, Fault]], chance: random.Rando
 async def _later(seconds: float, fault: Fault) -> None:
     await asyncio.sleep(seconds)
     await fault()
-
-
-async def insisted(three: Chaos, replica: int, target: dict[str, object], course: Course) -> Flushed:
-    """Until a flush is acknowledged."""
-    async with asyncio.timeout(FLUSH_SECONDS):
-        while True:
-            try:
-                return await three.flush(replica, target)
-            except (NotFlushedError, OSError):
-                course.refused += 1
-                await asyncio.sleep(0.2)
 
 
 @asynccontextmanager

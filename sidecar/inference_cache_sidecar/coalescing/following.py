@@ -80,7 +80,7 @@ class Follower:
             try:
                 records = await self._streams.read(self._others.stream, self._read, wait=wait)
             except StoreError:
-                patience = self._terms.lease_seconds if self._flight.followed else self._terms.hiccup_seconds
+                patience = self._terms.patience_seconds if self._flight.followed else self._terms.hiccup_seconds
                 if time.monotonic() - self._well_at > patience:
                     raise
             else:

@@ -33,5 +33,7 @@ class Terms:
     """Holders in a row that may go before an answer, until a replica asks by itself."""
     hiccup_seconds: float = 0.25
     """How long the store may fail until who follows, and was told nothing yet, asks upstream itself."""
+    patience_seconds: float = 30.0
+    """How long it may fail while an answer is being handed on, which nobody else can go on with."""
     retry_seconds: float = 0.05
     """Between attempts at a store that fails while something depends on it."""

@@ -22,12 +22,15 @@ from inference_cache_sidecar.features.outcome import Merged, Passed, Unplaced
 from inference_cache_sidecar.features.request import FeatureRequest, Value, parse
 from inference_cache_sidecar.features.writes import entities_of, may_change
 from inference_cache_sidecar.relay import ClientBody, Relayed, check_framing, pass_through
+from inference_cache_sidecar.tasks import ended
 from inference_cache_sidecar.upstream import Upstream
 from inference_cache_sidecar.websocket import pass_websocket, wants_websocket
 
 READ: Final = "/get-online-features"
 _FAULTS: Final = {502: "the feature server cannot be reached", 504: "the feature server did not answer in time"}
 _log = logging.getLogger(__name__)
+
+FAREWELL_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,10 @@ class FeatureServer:
         self._writes: set[asyncio.Task[UpstreamAnswer]] = set()
 
     async def close(self) -> None:
-        """Writes that were passed on are seen to their end."""
-        await asyncio.gather(*self._writes, return_exceptions=True)
+        """Writes that were passed on are given time; what one that takes longer concerns is dropped all the same."""
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=FAREWELL_SECONDS)
+        await ended(self._writes)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = ClientBody(request, self._rules.limits.body_idle_seconds)

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import (
     AuthenticationError,
+    MaxConnectionsError,
     NoPermissionError,
     OutOfMemoryError,
     RedisClusterException,
@@ -76,6 +77,9 @@ class Calls:
             self.breaker.succeeded()
             raise
         except StoreUnavailable as error:
+            if isinstance(error.__cause__, MaxConnectionsError):
+                self.counts.refused += 1
+                raise
             self.counts.failed += 1
             self.counts.late += isinstance(error.__cause__, TimeoutError)
             self.breaker.failed()

@@ -6,6 +6,7 @@ is a younger one) everything is read from the store again, as at the start.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -13,9 +14,13 @@ from typing import Any, Final, Literal
 from inference_cache_contract.keyspace import Keyspace
 from inference_cache_sidecar.errors import StoreError
 from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
+from inference_cache_sidecar.shared.hot import HotCalls
+from inference_cache_sidecar.shared.link import Command
 
 CHANGES_KEPT: Final = 50_000
 AT_ONCE: Final = 500
+UNTOLD: Final = 10_000
+"""Changes kept for a store that does not take them; beyond, entries are found by equality alone."""
 BLOCK_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 0.5
 Kind = Literal["stored", "deleted"]
@@ -40,17 +45,26 @@ class Followed:
 
 
 class Changes:
-    def __init__(self, calls: Calls, keys: Keyspace, replica: str) -> None:
+    def __init__(self, calls: Calls, hot: HotCalls, keys: Keyspace, replica: str) -> None:
         self._calls = calls
+        self._hot = hot
+        self._untold: deque[Change] = deque(maxlen=UNTOLD)
         self._key = keys.changes()
         self._replica = replica.encode()
         self._seen = _BEGINNING
         self._loaded = False
 
-    async def tell(self, change: Change) -> None:
-        """Raises StoreError."""
-        fields = {b"k": change.kind.encode(), b"e": change.key, b"r": self._replica}
-        await self._calls(lambda client: client.xadd(self._key, fields, maxlen=CHANGES_KEPT, approximate=True))  # type: ignore[arg-type]
+    async def tell(self, *changes: Change) -> None:
+        """What the store does not take is told later."""
+        commands: list[tuple[bytes, Command]] = [(self._key, self._command(change)) for change in changes]
+        try:
+            await self._hot.run(commands)
+        except StoreError:
+            self._untold.extend(changes)
+
+    def _command(self, change: Change) -> Command:
+        fields = (b"k", change.kind, b"e", change.key, b"r", self._replica)
+        return (b"XADD", self._key, b"MAXLEN", b"~", CHANGES_KEPT, b"*", *fields)
 
     def load_again(self) -> None:
         """Everything in the store is to be looked at anew, soon."""
@@ -62,10 +76,17 @@ class Changes:
             try:
                 if not self._loaded or await self._has_gap():
                     await self._load(followed)
+                await self._tell_again()
                 await self._read_on(followed)
             except StoreError as error:
                 _log.debug("the changes in the shared store cannot be followed: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _tell_again(self) -> None:
+        untold = list(self._untold)
+        self._untold.clear()
+        if untold:
+            await self.tell(*untold)
 
     async def _load(self, followed: Followed) -> None:
         """What is told to be loaded again meanwhile is, afterwards."""

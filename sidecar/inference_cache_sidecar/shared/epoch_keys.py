@@ -12,6 +12,7 @@ from inference_cache_sidecar.shared import scripts
 from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
 from inference_cache_sidecar.shared.hot import HotCalls
 from inference_cache_sidecar.shared.link import Command
+from inference_cache_sidecar.shared.raises import readable
 
 FLEETING: Final = ("tag:", "entity:")
 """Families with too many names to keep for ever: they live as long as anything stamped with them."""
@@ -69,7 +70,4 @@ def parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _number(value: object) -> int | None:
-    try:
-        return int(value) if isinstance(value, bytes | str) else None
-    except ValueError:
-        return None
+    return readable(value) if isinstance(value, bytes) else None

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from inference_cache_contract.epochs import CACHE, Stamp
@@ -39,12 +40,17 @@ PATIENCE_SECONDS: Final = 10.0
 """A flush that cannot be acknowledged so long after all leases is given up."""
 DRIFT_SECONDS: Final = 0.05
 """How far two clocks may run apart within a lease."""
+LISTEN_REST_SECONDS: Final = 0.01
+"""After a raise elsewhere was read: where many are raised, several are read at once."""
 SETTLE_SECONDS: Final = 2 * SLOW_SECONDS
 """How long a replica may take at most to find a server that has come back: a call that hangs, a pause, the next call."""
 SWEEP_SECONDS: Final = 10.0
 """Between readings of all that is held, for keys that the store lost without anybody raising anything."""
+SINCE_BOOT: Final = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Unlike `monotonic`, it goes on while the machine is suspended."""
 LEARN_ATTEMPTS: Final = 2
 """The first answer may be older than a raise that was read meanwhile, the second is not."""
+UNREADABLE: Final = -1
 _log = logging.getLogger(__name__)
 
 
@@ -63,8 +69,8 @@ class Agreement:
 class SharedEpochs:
     """Implements `Epochs`. `run` keeps it confirmed."""
 
-    def __init__(self, calls: Calls, hot: HotCalls, agreement: Agreement, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` must go on while the process is stopped."""
+    def __init__(self, calls: Calls, hot: HotCalls, agreement: Agreement, clock: Callable[[], float] = SINCE_BOOT) -> None:
+        """`clock` must go on while the process is stopped, or the machine."""
         self._calls = calls
         self._hot = hot
         self._agreement = agreement
@@ -77,6 +83,8 @@ class SharedEpochs:
         self._held: dict[str, int] = {}
         self._names: dict[bytes, str] = {}
         """Held names by digest."""
+        self._lasting: set[str] = set()
+        """Held names that stand for much."""
         self._touched: dict[str, float] = {}
         self._owed: dict[str, int] = {}
         """Raised here, but not yet in the store."""
@@ -139,6 +147,7 @@ class SharedEpochs:
         """Several at once, acknowledged together. Raises StoreError."""
         raised = {name: self.raise_epoch(name) for name in names}
         async with self._confirming:
+            await self._follow_servers()
             await self._pay()
             losses, last = self.losses, self._raises.announced
         await self._acknowledged(losses, last)
@@ -164,6 +173,7 @@ class SharedEpochs:
         try:
             await self.confirm()
         except StoreError as error:
+            await self._calls.servers.drop_idle()
             if before:
                 _log.warning("the epochs cannot be confirmed (%s): nothing is served from the cache after %g s", error, self.lease_seconds)
         else:
@@ -205,8 +215,7 @@ class SharedEpochs:
             if found:
                 seen = self._raises.seen
                 await self._confirm_or_say()
-                if self._raises.seen == seen:
-                    await asyncio.sleep(self.lease_seconds / CONFIRMATIONS_A_LEASE)
+                await asyncio.sleep(self.lease_seconds / CONFIRMATIONS_A_LEASE if self._raises.seen == seen else LISTEN_REST_SECONDS)
 
     async def _follow_servers(self) -> None:
         if await self._calls(lambda _: self._calls.servers.follow_master(), SLOW_SECONDS, trial=True):
@@ -264,8 +273,7 @@ class SharedEpochs:
             self._swept_at = self._clock()
             self._witnessed = b""
             return list(self._held)
-        raised = {each.digest for each in read.raises}
-        return [name for name in self._held if not name.startswith(FLEETING) or name_digest(name).encode() in raised]
+        return list(self._lasting | {self._names[each.digest] for each in read.raises if each.digest in self._names})
 
     async def _reread(self, names: Sequence[str]) -> None:
         """Raises StoreError."""
@@ -291,7 +299,7 @@ class SharedEpochs:
             values = await self._stored.learn(behind)
             if self._gaps != gaps:
                 raise StoreUnavailable("raises may have been missed while epochs were read")
-            told = {name: value or 0 for name, value in values.items() if name not in self._owed}
+            told = {name: UNREADABLE if value is None else value for name, value in values.items() if name not in self._owed}
             behind = [name for name, value in told.items() if value < self._known(name)]
             for name in told.keys() - behind:
                 self._hold(name, told[name])
@@ -336,6 +344,8 @@ class SharedEpochs:
     def _hold(self, name: str, value: int) -> None:
         self._held[name] = value
         self._names[name_digest(name).encode()] = name
+        if not name.startswith(FLEETING):
+            self._lasting.add(name)
         if len(self._held) > MAX_HELD:
             for old in [held for held in self._held if held.startswith(FLEETING) and held not in self._owed][: MAX_HELD // 2]:
                 self._forget(old)
@@ -344,6 +354,7 @@ class SharedEpochs:
         self._held.pop(name, None)
         self._names.pop(name_digest(name).encode(), None)
         self._touched.pop(name, None)
+        self._lasting.discard(name)
 
 
 def new_replica_name() -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from inference_cache_contract.entry import Entry
 from inference_cache_contract.epochs import CACHE, Epochs, version_epoch
 from inference_cache_contract.keyspace import Keyspace
-from inference_cache_sidecar.errors import StoreError
+from inference_cache_sidecar.errors import StoreError, StoreRefused
 from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
 from inference_cache_sidecar.shared.entries import SharedEntries
 from inference_cache_sidecar.shared.hot import HotCalls
@@ -19,6 +19,8 @@ from inference_cache_sidecar.tasks import ended
 
 LEASE_SECONDS: Final = 30.0
 WAIT_SECONDS: Final = 0.5
+READ_AT_ONCE: Final = 10
+"""Entries decoded before the event loop is given way to."""
 _VERSION: Final = version_epoch("")
 
 
@@ -81,15 +83,18 @@ class Purger:
         return [key for key in keys if key.rpartition(b":")[2] in old]
 
     async def _read(self, keys: Sequence[bytes]) -> list[Entry]:
-        return [found[0] for found in await self._entries.get_many(keys) if found is not None]
+        entries: list[Entry] = []
+        fetched = await self._entries.fetch(keys)
+        for start in range(0, len(fetched), READ_AT_ONCE):
+            entries += [found[0] for item in fetched[start : start + READ_AT_ONCE] if (found := self._entries.read(*item)) is not None]
+            await asyncio.sleep(0)
+        return entries
 
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
         """Two replicas that purge the same take turns; the second finds little left."""
         key = self._keys.purge_lease(name)
-        while not await self._calls(  # noqa: ASYNC110  the event is in the store
-            lambda client: client.set(key, b"1", nx=True, px=int(LEASE_SECONDS * 1000)), SLOW_SECONDS
-        ):
+        while not await self._lease(key):  # noqa: ASYNC110  the event is in the store
             await asyncio.sleep(WAIT_SECONDS)
         renewing = asyncio.create_task(self._renew(key))
         try:
@@ -98,6 +103,13 @@ class Purger:
             await ended([renewing])
             with suppress(StoreError):
                 await self._calls(lambda client: client.unlink(key), SLOW_SECONDS)
+
+    async def _lease(self, key: bytes) -> bool:
+        """A store too full for a lease has all the more use for a purge."""
+        try:
+            return bool(await self._calls(lambda client: client.set(key, b"1", nx=True, px=int(LEASE_SECONDS * 1000)), SLOW_SECONDS))
+        except StoreRefused:
+            return True
 
     async def _renew(self, key: bytes) -> None:
         while True:

@@ -16,6 +16,8 @@ from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
 
 RAISES_KEPT: Final = 4096
 BEGINNING: Final = b"0-0"
+DIGITS: Final = 15
+"""Most that an epoch's value has: milliseconds have 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +106,9 @@ def ordinal(place: bytes) -> tuple[int, int]:
 
 def _raise(place: bytes, fields: Sequence[bytes]) -> Raise:
     given = dict(zip(fields[::2], fields[1::2], strict=False))
-    value = given.get(b"v", b"")
-    return Raise(place, given.get(b"n", b""), int(value) if value.isdigit() else 0)
+    return Raise(place, given.get(b"n", b""), readable(given.get(b"v", b"")) or 0)
+
+
+def readable(value: bytes) -> int | None:
+    """An epoch's value; None for junk, and for what the store could not count on from."""
+    return int(value) if value.isdigit() and len(value) <= DIGITS else None

@@ -1,4 +1,8 @@
-"""The Lua scripts of the shared tier. Each touches one key, so that it runs on a Cluster as anywhere."""
+"""The Lua scripts of the shared tier. Each touches one key, so that it runs on a Cluster as anywhere.
+
+Those that must go through also where the store's memory is full begin with PERSIST: Redis refuses a script's first write in that
+case, unless it frees or takes nothing, and no later one. Flushes and leases take some bytes each; without them nothing could be served.
+"""
 
 from typing import Final
 
@@ -6,10 +10,11 @@ RAISE: Final = """
 -- Raise an epoch above all that it has been.
 -- KEYS[1] the epoch. ARGV[1] the value known to the caller, ARGV[2] its time to live in ms, 0 for none.
 -- Returns the new value: max(stored + 1, known + 1, now in ms).
+redis.call('PERSIST', KEYS[1])
 local now = redis.call('TIME')
 local value = math.max(now[1] * 1000 + math.floor(now[2] / 1000), tonumber(ARGV[1]) + 1)
 local stored = tonumber(redis.call('GET', KEYS[1]) or '0')
-if stored and stored >= value then value = stored + 1 end
+if stored and stored >= value and stored < 1e15 then value = stored + 1 end
 local text = string.format('%.0f', value)
 if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], text, 'PX', ARGV[2]) else redis.call('SET', KEYS[1], text) end
 return text
@@ -19,6 +24,7 @@ LEARN: Final = """
 -- The value of an epoch, made if there is none.
 -- KEYS[1] the epoch. ARGV[1] its time to live in ms, 0 for none.
 -- Returns the value.
+redis.call('PERSIST', KEYS[1])
 local stored = redis.call('GET', KEYS[1])
 if not stored then
   local now = redis.call('TIME')
@@ -34,6 +40,7 @@ ANNOUNCE: Final = """
 -- KEYS[1] the stream of raises. ARGV[1] the last id known to the caller, ARGV[2] how many raises are kept, then in turn the digest of
 -- each name and its new value.
 -- Returns the id of the last one, above ARGV[1] also where the clock went back.
+redis.call('PERSIST', KEYS[1])
 local known, id = tonumber(string.match(ARGV[1], '^%d+')), '*'
 local now = redis.call('TIME')
 if now[1] * 1000 + math.floor(now[2] / 1000) <= known then
@@ -72,6 +79,7 @@ REGISTER: Final = """
 -- KEYS[1] the replicas. ARGV[1] the replica, ARGV[2] the id of the last raise it knows, ARGV[3] the run id of the server it read that
 -- from, ARGV[4] when others count as gone, in ms.
 -- Returns {1 if it was registered before, for each replica in turn its name and what it registered}.
+redis.call('PERSIST', KEYS[1])
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 local added = redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s %s', ms, ARGV[2], ARGV[3]))

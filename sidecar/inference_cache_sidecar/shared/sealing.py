@@ -41,6 +41,11 @@ class Sealer:
     def encrypts(self) -> bool:
         return self._writes is not None
 
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether `seal` would use the same key today."""
+        named = sealed[1 : 1 + _NAME_BYTES] if sealed[:1] == _ENCRYPTED else None
+        return named == self._writes
+
     def seal(self, place: bytes, value: bytes) -> bytes:
         """`place` is the key it will lie under."""
         frame = self._compressor.compress(value)

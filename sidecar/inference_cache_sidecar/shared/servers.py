@@ -61,6 +61,11 @@ class Servers:
         await self.client.connection_pool.disconnect()
         return True
 
+    async def drop_idle(self) -> None:
+        """Open connections anew when they are needed: those that lie idle may lead to a server that is gone without a word."""
+        if self._cluster is None:
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+
     def forget_slots(self) -> None:
         """Ask the cluster anew where its keys are, at the next call."""
         self._slots_are_old = True

@@ -49,6 +49,10 @@ class AgreedKey:
         except Unsealable:
             key = b""
         if len(key) == KEY_BYTES:
+            if isinstance(stored, bytes) and not self._sealer.is_current(stored):
+                # Else it would be lost with the encryption key that is being rotated out.
+                again = self._sealer.seal(self._place, key)
+                await self._calls(lambda client: client.set(self._place, again), SLOW_SECONDS)
             return key
         await self._calls(lambda client: client.set(self._place, sealed), SLOW_SECONDS)
         return self._mine

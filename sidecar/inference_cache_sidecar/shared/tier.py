@@ -1,6 +1,7 @@
 """The shared tier put together: made by `app` where the settings name a store, opened and closed as one."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Final
 from inference_cache_contract.keyspace import Keyspace
 from inference_cache_contract.spec import Spec
 from inference_cache_sidecar.breaker import Breaker, BreakerSettings
+from inference_cache_sidecar.errors import whereabouts
 from inference_cache_sidecar.shared.address import RedisAddress
 from inference_cache_sidecar.shared.calls import Calls
 from inference_cache_sidecar.shared.changes import Changes
@@ -22,6 +24,7 @@ from inference_cache_sidecar.shared.values import Values
 from inference_cache_sidecar.tasks import ended
 
 FAILURES: Final = 3
+_log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 0.5
 FIRST_CONFIRMATION_SECONDS: Final = 0.5
 """Waited for at the start, so that the first request may hit; a store that is down holds up nobody for longer."""
@@ -42,7 +45,9 @@ class SharedTier:
 
     def go_on(self, work: Coroutine[None, None, None]) -> None:
         """Run with the tier, and end with it."""
-        self.tasks.append(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        task.add_done_callback(_say_if_it_failed)
+        self.tasks.append(task)
 
     async def confirmed_soon(self) -> None:
         """Once the epochs are confirmed, but no later than a moment from now."""
@@ -69,9 +74,8 @@ async def shared_tier(
     stale = max(spec.stale.while_revalidate_seconds, spec.stale.if_error_seconds)
     entries = SharedEntries(hot, keys, values, spec.model.version, stale, clock)
     epochs = SharedEpochs(calls, hot, Agreement(keys, replica, spec.invalidation.lease_seconds, longest_ttl(spec) + stale))
-    tier = SharedTier(
-        calls, hot, keys, sealer, values, entries, epochs, Changes(calls, keys, replica), Purger(calls, hot, keys, entries, epochs, clock)
-    )
+    changes, purger = Changes(calls, hot, keys, replica), Purger(calls, hot, keys, entries, epochs, clock)
+    tier = SharedTier(calls, hot, keys, sealer, values, entries, epochs, changes, purger)
     tier.go_on(epochs.run())
     try:
         yield tier
@@ -79,6 +83,11 @@ async def shared_tier(
         await ended(tier.tasks)
         await hot.close()
         await servers.close()
+
+
+def _say_if_it_failed(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        _log.error("a part of the shared tier failed (%s): it goes on without", whereabouts(failure))
 
 
 def longest_ttl(spec: Spec) -> float:

@@ -32,6 +32,8 @@ class Values:
     sealer: Sealer
     manifest: bytes | None = None
     """Of this sidecar's embedder; None until it is known: vectors are then neither written nor read."""
+    dimensions: int = 384
+    """Of the vectors of this sidecar's index."""
 
     def write(self, place: bytes, entry: Entry, vector: Vector | None) -> bytes:
         """Raises wire.WireError if the entry does not fit."""
@@ -55,10 +57,13 @@ class Values:
             raise Unsealable("an entry of another key")
         if embedder == _NOBODY or embedder != self.manifest:
             return entry, None
-        return entry, _vector(value[_HEAD.size : start])
+        return entry, _vector(value[_HEAD.size : start], self.dimensions)
 
 
-def _vector(data: bytes) -> Vector | None:
+def _vector(data: bytes, dimensions: int) -> Vector | None:
+    """None for what is no vector of unit length."""
+    if len(data) != dimensions * _HALF.itemsize:
+        return None
     vector: Vector = np.frombuffer(data, _HALF).astype(np.float32)
     length = float(np.linalg.norm(vector))
     if not 0.9 < length < 1.1:

@@ -20,7 +20,6 @@ Info = Mapping[str, Any]
 PERIOD_SECONDS: Final = 10.0
 EVICTION_LOOKS: Final = 6
 """Looks, a minute, for which an eviction is remembered: they come in bursts."""
-UNREACHABLE: Final = Finding("Unreachable", "problem", "the store, or one of its servers, does not answer")
 _log = logging.getLogger(__name__)
 
 
@@ -81,8 +80,8 @@ class StoreWatch:
     async def look(self) -> None:
         try:
             self.sight = await self._looked()
-        except StoreError:
-            self.sight = Sight(findings=(UNREACHABLE,))
+        except StoreError as error:
+            self.sight = Sight(findings=(Finding("Unreachable", "problem", f"the store, or one of its servers, does not answer as it should ({error})"),))
         self._tell()
 
     async def _looked(self) -> Sight:

@@ -7,18 +7,19 @@ there. The shared store is asked where memory has nothing. Entries whose epochs 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from inference_cache_contract.entry import Entry
 from inference_cache_contract.epochs import flushed, reachable
 from inference_cache_contract.keyspace import scope_and_digest
-from inference_cache_sidecar.errors import StoreError
 from inference_cache_sidecar.index.protocol import Neighbour, Vector
 from inference_cache_sidecar.shared.changes import Change
+from inference_cache_sidecar.shared.entries import Found
 from inference_cache_sidecar.shared.scanning import ahead, batches
 from inference_cache_sidecar.shared.tier import SharedTier
+from inference_cache_sidecar.store.deletions import Deletions
 from inference_cache_sidecar.store.memory import MemoryStore
 from inference_cache_sidecar.store.protocol import StoreStats
 
@@ -48,6 +49,7 @@ class TieredStore:
         self._shared = shared
         self._pattern = shared.keys.entries_of(version)
         self._clock = clock
+        self._deletions = Deletions()
         self.warming = Warming()
 
     async def get(self, scope: bytes, digest: bytes, *, stale_seconds: float = 0.0) -> Entry | None:
@@ -67,17 +69,17 @@ class TieredStore:
         kept = await self._memory.put(entry, vector)
         key = await self._shared.entries.put(entry, vector)
         if key is not None and vector is not None:
-            with suppress(StoreError):
-                await self._shared.changes.tell(Change("stored", key))
+            await self._shared.changes.tell(Change("stored", key))
         return kept or key is not None
 
     async def delete(self, digest: bytes) -> bool:
         """From everywhere. Raises StoreError if that cannot be said."""
         keys = await self._keys_under(digest)
-        here = await self._memory.delete(digest)
+        here = await self._forget(digest)
         there = await self._shared.hot.delete_many(keys)
-        for key in keys:
-            await self._shared.changes.tell(Change("deleted", key))
+        # Once more: somebody may have read it in between.
+        await self._forget(digest)
+        await self._shared.changes.tell(*(Change("deleted", key) for key in keys))
         return here or there > 0
 
     async def holds(self, digest: bytes) -> bool:
@@ -107,9 +109,9 @@ class TieredStore:
             return
         warming = self.warming = Warming()
         async with aclosing(ahead(self._fetches())) as fetches:
-            async for fetched in fetches:
+            async for mark, fetched in fetches:
                 warming.scanned += len(fetched)
-                warming.loaded += await self._take_in(fetched)
+                warming.loaded += await self._take_in(fetched, mark)
         warming.done = True
         _log.info("%d of %d entries of the shared store can be found by similarity", warming.loaded, warming.scanned)
 
@@ -117,32 +119,38 @@ class TieredStore:
         """What another replica did. Raises StoreError."""
         prefix = self._pattern.removesuffix(b"*")
         stored = [change.key for change in changes if change.kind == "stored" and change.key.startswith(prefix)]
-        await self._take_in(await self._shared.entries.fetch(list(dict.fromkeys(stored))))
+        mark = self._deletions.mark
+        await self._take_in(await self._shared.entries.fetch(list(dict.fromkeys(stored))), mark)
         for change in changes:
             place = scope_and_digest(change.key) if change.kind == "deleted" else None
             if place is not None:
                 self._deleted(place[1])
-                await self._memory.delete(place[1])
+                await self._forget(place[1])
 
-    async def _fetches(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    async def _fetches(self) -> AsyncIterator[tuple[int, list[tuple[bytes, bytes]]]]:
+        """Each with the mark of what was deleted before."""
         async for keys in batches(self._shared.calls.servers, self._pattern, rest=0.0):
-            yield await self._shared.entries.fetch(keys)
+            mark = self._deletions.mark
+            yield mark, await self._shared.entries.fetch(keys)
 
-    async def _take_in(self, fetched: Sequence[tuple[bytes, bytes]]) -> int:
+    async def _take_in(self, fetched: Sequence[tuple[bytes, bytes]], mark: int) -> int:
         """What has a vector that can be compared, and is not flushed for certain; how many."""
         taken = 0
         for start in range(0, len(fetched), TAKEN_AT_ONCE):
             read = [self._shared.entries.read(*item) for item in fetched[start : start + TAKEN_AT_ONCE]]
-            taken += await self._memory.put_all(
-                [found for found in read if found and found[1] is not None and not flushed(self._shared.epochs, found[0].stamps)]
-            )
+            taken += await self._memory.put_all([found for found in read if found is not None and self._wanted(found, mark)])
             await asyncio.sleep(0)
         return taken
+
+    def _wanted(self, found: Found, mark: int) -> bool:
+        entry, vector = found
+        return vector is not None and not self._deletions.since(mark, entry.digest) and not flushed(self._shared.epochs, entry.stamps)
 
     async def _fetched(self, scope: bytes, digest: bytes, stale_seconds: float) -> Entry | None:
         """From the shared store, and from now on in memory."""
         if not self._shared.epochs.confirmed:
             return None
+        mark = self._deletions.mark
         found = await self._shared.entries.get(scope, digest)
         if found is None:
             return None
@@ -151,8 +159,14 @@ class TieredStore:
             return None
         if not reachable(self._shared.epochs, entry.stamps) and not await self._learnt_reachable(entry):
             return None
+        if self._deletions.since(mark, digest):
+            return None
         await self._memory.put(entry, vector)
         return entry
+
+    async def _forget(self, digest: bytes) -> bool:
+        self._deletions.add(digest)
+        return await self._memory.delete(digest)
 
     async def _learnt_reachable(self, entry: Entry) -> bool:
         """For entries with stamps that are not known here yet."""
