@@ -80,7 +80,6 @@ async def kafka(kafka_bootstrap: str) -> AsyncIterator[Source]:
 
         # Topics that are there at the start: new ones are looked for twice a minute.
         for channel in ("model_updates", "user_activity", "kb_updates"):
-            await producer.client.force_metadata_update()
             await producer.partitions_for(f"{mark}.{channel}")
         yield Source({"kafka": {"bootstrapServers": kafka_bootstrap, "group": mark, "topics": topics}}, send, at_once)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from tests.services.event_cache import Cache, until
+from tests.services.redis_sentinel import SentinelServers
 
 from inference_cache_contract.keyspace import Keyspace
 from inference_cache_contract.spec_invalidation import RedisStream
@@ -234,6 +235,18 @@ async def test_a_server_that_is_down_at_start_and_one_that_goes_away_are_waited_
         await asyncio.to_thread(own_redis.resume)
         await send(own_redis.url, "model_updates", {"version": "v3"})
         await until(lambda: "version v3" in cache.flushed)
+
+
+@pytest.mark.parametrize("way", ["failover", "kill_master"])
+async def test_after_a_failover_events_are_handled_again(sentinel: SentinelServers, way: str) -> None:
+    by_stream, by_pubsub = Cache(), Cache()
+    async with reading(sentinel.url, by_stream), listening(sentinel.url, by_pubsub):
+        await send(sentinel.url, "model_updates", {"version": "v1"})
+        await until(lambda: by_stream.flushed == ["version v1"])
+        await asyncio.to_thread(getattr(sentinel, way))
+        await send(sentinel.url, "model_updates", {"version": "v2"})
+        await until(lambda: "version v2" in by_stream.flushed)
+        await heard(sentinel.url, by_pubsub)
 
 
 async def test_replicas_that_are_long_gone_are_struck_off_unless_they_left_something_behind(redis: RedisServer) -> None:
