@@ -26,7 +26,8 @@ def _run(title: str, command: list[str]) -> bool:
 def main(arguments: list[str]) -> int:
     went_well = [_run("serving", [sys.executable, "-m", "bench.serving", *arguments])]
     went_well.append(_run("shared store", [sys.executable, "-m", "bench.shared", *arguments]))
-    went_well.append(_run("feature cache", [sys.executable, "-m", "bench.features", *(["--rounds", "1", "--requests", "50"] if "--quick" in arguments else [])]))
+    short = ["--rounds", "1", "--requests", "50"] if "--quick" in arguments else []
+    went_well.append(_run("feature cache", [sys.executable, "-m", "bench.features", *short]))
     if "--help" in arguments or "-h" in arguments:
         return 0
     for script, *options in SHORT:

@@ -237,13 +237,17 @@ async def test_a_server_that_is_down_at_start_and_one_that_goes_away_are_waited_
         await until(lambda: "version v3" in cache.flushed)
 
 
-@pytest.mark.parametrize("way", ["failover", "kill_master"])
-async def test_after_a_failover_events_are_handled_again(sentinel: SentinelServers, way: str) -> None:
+def lose_master(sentinel: SentinelServers) -> None:
+    sentinel.promoted(sentinel.kill_master().port)
+
+
+@pytest.mark.parametrize("lose", [pytest.param(SentinelServers.failover, id="ordered"), pytest.param(lose_master, id="master-killed")])
+async def test_after_a_failover_events_are_handled_again(sentinel: SentinelServers, lose: Callable[[SentinelServers], object]) -> None:
     by_stream, by_pubsub = Cache(), Cache()
     async with reading(sentinel.url, by_stream), listening(sentinel.url, by_pubsub):
         await send(sentinel.url, "model_updates", {"version": "v1"})
         await until(lambda: by_stream.flushed == ["version v1"])
-        await asyncio.to_thread(getattr(sentinel, way))
+        await asyncio.to_thread(lose, sentinel)
         await send(sentinel.url, "model_updates", {"version": "v2"})
         await until(lambda: "version v2" in by_stream.flushed)
         await heard(sentinel.url, by_pubsub)

@@ -4,8 +4,8 @@ import pytest
 from multidict import CIMultiDict
 
 from inference_cache_contract.endpoints import Endpoint
-from inference_cache_sidecar.errors import SidecarError, UpstreamAborted
 from inference_cache_sidecar.epochs import MemoryEpochs
+from inference_cache_sidecar.errors import SidecarError, UpstreamAborted
 from inference_cache_sidecar.flights import WINDOW_BYTES, Flight, Flights, Reader
 from inference_cache_sidecar.outcome import Answered, Miss
 from inference_cache_sidecar.query.model import Query, Rendition

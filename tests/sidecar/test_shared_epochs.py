@@ -21,6 +21,7 @@ from inference_cache_sidecar.shared.calls import Calls
 from inference_cache_sidecar.shared.epochs import Agreement, SharedEpochs, new_replica_name
 from inference_cache_sidecar.shared.hot import HotCalls
 from inference_cache_sidecar.shared.link import Command
+from inference_cache_sidecar.shared.raises import RAISES_KEPT
 from inference_cache_sidecar.shared.servers import Servers
 from inference_cache_toolkit.redis_server import RedisServer
 
@@ -283,18 +284,21 @@ async def test_a_raise_during_a_failover_is_not_lost(begin: Begin, sentinel: Sen
     assert not await fresh.would_serve(old)
 
 
-async def test_many_names_are_read_again_after_many_raises(begin: Begin, redis: RedisServer) -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["none-raised-before", "some-raised-before"])
+async def test_more_raises_than_the_stream_keeps_are_not_missed(begin: Begin, redis: RedisServer, early: bool) -> None:
     peer, other = await begin(redis.url), await begin(redis.url)
-    peer.hot._deadline_seconds = 0.02
-    names = [tag_epoch(str(number)) for number in range(20_000)]
-    for start in range(0, len(names), 1000):
-        await peer.epochs.stamps(names[start : start + 1000])
-    for start in range(0, 5000, 500):
-        for name in names[start : start + 500]:
-            other.epochs.raise_epoch(name)
+    if early:
+        other.epochs.raise_epoch(OTHER)
         await other.epochs.confirm()
+        await peer.epochs.confirm()
+    names = [tag_epoch(str(number)) for number in range(RAISES_KEPT + 1000)]
+    old = await peer.stamped(*names)
+    for name in names:
+        other.epochs.raise_epoch(name)
+    await other.epochs.confirm()
     await peer.confirmed_again()
-    assert peer.epochs.confirmed
+    assert not any(peer.serves((stamp,)) for stamp in old[1:])
+    assert peer.serves(old[:1])
 
 
 async def test_a_name_raised_again_while_it_is_being_told_is_told_again(begin: Begin, redis: RedisServer) -> None:

@@ -96,7 +96,7 @@ class StreamEvents:
                 await asyncio.sleep(seconds)
 
     async def _read(self) -> None:
-        await self._calls(self._make_group, SLOW_SECONDS)
+        await self._calls(self._make_group, SLOW_SECONDS, trial=True)
         _log.info("events are read from the stream %s, as group %s", self._source.stream, self._group)
         resuming = True
         while True:

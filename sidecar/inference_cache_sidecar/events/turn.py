@@ -7,6 +7,8 @@ after a wait.
 import asyncio
 from typing import Final
 
+from redis.asyncio import Redis
+
 from inference_cache_contract.keyspace import Keyspace
 from inference_cache_sidecar.errors import StoreError
 from inference_cache_sidecar.shared.calls import SLOW_SECONDS, Calls
@@ -36,7 +38,10 @@ class Turn:
         """Ask again and again. Never ends by itself."""
         while True:
             try:
-                self.mine = bool(await self._calls(lambda client: client.eval(TAKE, 1, self._key, self._replica, _MS), SLOW_SECONDS))
+                self.mine = bool(await self._calls(self._take, SLOW_SECONDS, trial=True))
             except StoreError:
                 self.mine = False
             await asyncio.sleep(LEASE_SECONDS / 3)
+
+    async def _take(self, client: Redis) -> object:
+        return await client.eval(TAKE, 1, self._key, self._replica, _MS)

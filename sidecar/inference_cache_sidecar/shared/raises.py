@@ -79,9 +79,11 @@ class Raises:
         gone = [place for place in self._unread if place not in there]
         if not known:
             gone.append(self.seen)
+        full = kept >= RAISES_KEPT
         # Where old ones make way for new ones, those before the first one that is left are not lost.
-        first = ordinal(raises[0].place) if kept >= RAISES_KEPT and not known else (0, 0)
-        return Read(server, raises, any(ordinal(place) >= first for place in gone), bool(gone), len(self._unread))
+        first = ordinal(raises[0].place) if full and not known else (0, 0)
+        lost = any(ordinal(place) >= first for place in gone)
+        return Read(server, raises, lost, bool(gone) or (full and self.seen == BEGINNING), len(self._unread))
 
     def take_in(self, read: Read) -> None:
         if read.raises or read.lost:

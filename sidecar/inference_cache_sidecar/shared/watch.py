@@ -81,7 +81,8 @@ class StoreWatch:
         try:
             self.sight = await self._looked()
         except StoreError as error:
-            self.sight = Sight(findings=(Finding("Unreachable", "problem", f"the store, or one of its servers, does not answer as it should ({error})"),))
+            told = f"the store, or one of its servers, does not answer as it should ({error})"
+            self.sight = Sight(findings=(Finding("Unreachable", "problem", told),))
         self._tell()
 
     async def _looked(self) -> Sight:
