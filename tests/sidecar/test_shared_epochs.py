@@ -45,7 +45,7 @@ class Postponing(HotCalls):
 
     async def run(self, commands: Sequence[tuple[bytes, Command]], seconds: float | None = None) -> list[Any]:
         replies = await super().run(commands, seconds)
-        if any(b"EVAL" in command for _, command in commands) and not self.learned.is_set():
+        if any("EVAL" in command for _, command in commands) and not self.learned.is_set():
             self.answered.set()
             await self.learned.wait()
         elif self.late:

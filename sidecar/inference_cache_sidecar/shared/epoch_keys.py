@@ -32,7 +32,7 @@ class EpochKeys:
 
     async def read(self, names: Sequence[str]) -> Values:
         """None for those that are not there."""
-        return await self._asked({name: (b"GET", self._keys.epoch(name)) for name in names})
+        return await self._asked({name: ("GET", self._keys.epoch(name)) for name in names})
 
     async def learn(self, names: Sequence[str]) -> Values:
         """Those that are not there are made."""
@@ -43,7 +43,7 @@ class EpochKeys:
         return await self._asked({name: self._script(scripts.RAISE, name, value) for name, value in known.items()})
 
     def _script(self, text: str, name: str, *given: int) -> Command:
-        return (b"EVAL", text, 1, self._keys.epoch(name), *given, self._fleeting_ms if name.startswith(FLEETING) else 0)
+        return ("EVAL", text, 1, self._keys.epoch(name), *given, self._fleeting_ms if name.startswith(FLEETING) else 0)
 
     async def _asked(self, commands: Mapping[str, Command]) -> Values:
         values: Values = {}
