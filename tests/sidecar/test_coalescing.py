@@ -28,6 +28,8 @@ from inference_cache_sidecar.errors import SidecarError, UpstreamFault
 from inference_cache_sidecar.flights import Flight
 from inference_cache_sidecar.outcome import Answered, Hit, Miss
 
+pytestmark = pytest.mark.slow
+
 start = starting
 
 

@@ -23,6 +23,8 @@ from tests.sidecar.coalescing_replicas import (
 from inference_cache_sidecar.coalescing.terms import Terms
 from inference_cache_sidecar.errors import UpstreamAborted
 
+pytestmark = pytest.mark.slow
+
 start = starting
 
 

@@ -30,6 +30,8 @@ from inference_cache_sidecar.shared.address import parse_redis_url
 from inference_cache_sidecar.shared.sealing import Sealer
 from inference_cache_sidecar.shared.servers import Servers
 
+pytestmark = pytest.mark.slow
+
 start = starting
 
 

@@ -289,6 +289,7 @@ async def test_an_error_of_ours_lets_the_request_pass(feature: Feature, monkeypa
     assert feature.cache.counts.failed_open == 1
 
 
+@pytest.mark.slow
 async def test_without_a_feature_server_the_error_says_so(feature: Feature) -> None:
     async with AsyncExitStack() as stack:
         nobody = Upstream("http://127.0.0.1:1", UpstreamLimits(5.0, 0.0, 2**16))

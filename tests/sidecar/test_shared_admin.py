@@ -14,6 +14,8 @@ from inference_cache_toolkit.flush.command import main
 from inference_cache_toolkit.redis_server import RedisServer
 from inference_cache_toolkit.standin.state import Standin
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Awaitable[Client]]
 TRUSTING: dict[str, Any] = {
     "trustedHeaders": {"from": ["127.0.0.0/8"]},

@@ -25,6 +25,8 @@ from inference_cache_sidecar.shared.raises import RAISES_KEPT
 from inference_cache_sidecar.shared.servers import Servers
 from inference_cache_toolkit.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 KEYS = Keyspace("test")
 TAG = tag_epoch("a")
 OTHER = tag_epoch("b")

@@ -20,6 +20,8 @@ from inference_cache_sidecar.settings import Secrets
 from inference_cache_sidecar.shared.changes import Change
 from inference_cache_toolkit.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Awaitable[Client]]
 QUESTION = "How do I reset my password?"
 TRUSTING = {"trustedHeaders": {"from": ["127.0.0.0/8"]}}

@@ -12,6 +12,8 @@ from inference_cache_sidecar.shared.address import parse_redis_url
 from inference_cache_sidecar.shared.sentinels import Sentinels
 from inference_cache_sidecar.shared.servers import Servers
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
 DOWN, HANGS = "down", "hangs"
 

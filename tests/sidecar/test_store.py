@@ -104,7 +104,14 @@ async def shared(url: str, memory: Callable[[Epochs], MemoryStore], clock: Clock
         yield Kept(TieredStore(memory(tier.epochs), tier, "v1", clock, lambda _: None), tier.epochs)
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", id="standalone"), "sentinel", "cluster"])
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("redis", id="standalone"),
+        pytest.param("sentinel", marks=pytest.mark.slow),
+        pytest.param("cluster", marks=pytest.mark.slow),
+    ]
+)
 async def kept(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Kept]:
     index = ScopedIndex(DIMENSIONS)
 

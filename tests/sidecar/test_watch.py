@@ -13,6 +13,8 @@ from inference_cache_sidecar.shared.servers import Servers
 from inference_cache_sidecar.shared.watch import EVICTION_LOOKS, StoreWatch
 from inference_cache_toolkit.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 Watching = Callable[[str], StoreWatch]
 
