@@ -37,8 +37,10 @@ bench: .venv/.dev ## speed beside direct, nginx and a minimal proxy, in one run
 	@scripts/system_packages.sh nginx wrk redis-server
 	$(BIN)/python -m bench $(ARGS)
 
-soak: .venv/.dev ## a million mixed requests; nothing may grow
+soak: .venv/.dev ## a million mixed requests, nothing may grow; then flushes amid faults, nothing old may be served
+	@scripts/system_packages.sh redis-server
 	$(BIN)/python tests/soak/soak.py $(ARGS)
+	$(BIN)/python -m tests.soak.flush_chaos --minutes 10
 
 lock: ## pin all packages again in locks/; UPGRADE=1 for the newest
 	scripts/lock.sh
