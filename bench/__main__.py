@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
     went_well.append(_run("shared store", [sys.executable, "-m", "bench.shared", *arguments]))
     short = ["--rounds", "1", "--requests", "50"] if "--quick" in arguments else []
     went_well.append(_run("feature cache", [sys.executable, "-m", "bench.features", *short]))
+    went_well.append(_run("model files", [sys.executable, "-m", "bench.artifacts", *arguments]))
     if "--help" in arguments or "-h" in arguments:
         return 0
     for script, *options in SHORT:

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before NumPy loads, as the sidecar's command does it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,6 +25,10 @@ from tests.services.redis_fixtures import (
 
 from inference_cache_toolkit.standin.server import serving
 from inference_cache_toolkit.standin.state import Standin
+
+# A machine that is held up is no slow code; a test may ask for more examples, and inherits this.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 __all__ = [
     "cluster",

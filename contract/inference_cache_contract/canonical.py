@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-NORMALISER_VERSION: Final = 1
+NORMALISER_VERSION: Final = 2
 """Raised whenever a prompt's canonical form changes: digests and vectors of another version are never compared."""
 
 
@@ -38,7 +38,8 @@ def canonical(prompt: str, rules: Normalize) -> str:
     if _is_code(plain):
         return _without_margins(prompt) if rules.whitespace else prompt
     if rules.whitespace:
-        keep_breaks = "\n" in plain and _breaks(plain) > 1
+        # Those of the ending go with it.
+        keep_breaks = "\n" in plain and _breaks(plain[: _ending(plain)] if rules.punctuation else plain) > 1
         parts[::2] = [_fold_space(part, keep_breaks) for part in parts[::2]]
     if rules.case:
         shouted = _is_shouted(plain)
@@ -84,6 +85,14 @@ def _without_margins(prompt: str) -> str:
     return body[body.rfind("\n", 0, start) + 1 :]
 
 
+def _ending(text: str) -> int:
+    """Where final marks and white space begin."""
+    end = len(text)
+    while end and (text[end - 1] in _ENDING or text[end - 1].isspace()):
+        end -= 1
+    return end
+
+
 def _breaks(text: str) -> int:
     return sum("\n" in run for run in _SPACE.findall(text))
 
@@ -108,7 +117,8 @@ def _fold_words(text: str, shouted: bool) -> str:
         return text
     words = _SPACE_KEPT.split(text)
     words[::2] = [word if word.islower() else _fold_word(word, shouted) for word in words[::2]]
-    if words[0] == "A":
+    if words[0] == "A" and len(words) > 1:
+        # An article; alone it names something.
         words[0] = "a"
     return "".join(words)
 

@@ -46,10 +46,15 @@ ENCRYPTION_KEYS_VARIABLE: Final = "INFERENCE_CACHE_ENCRYPTION_KEYS"
 TENANCY_KEY_VARIABLE: Final = "INFERENCE_CACHE_TENANCY_KEY"
 KAFKA_USERNAME_VARIABLE: Final = "INFERENCE_CACHE_KAFKA_USERNAME"
 KAFKA_PASSWORD_VARIABLE: Final = "INFERENCE_CACHE_KAFKA_PASSWORD"  # noqa: S105  the name of a variable, not a password
+DRAIN_TOKEN_VARIABLE: Final = "INFERENCE_CACHE_DRAIN_TOKEN"  # noqa: S105  the name of a variable, not a token
+REVISION_VARIABLE: Final = "INFERENCE_CACHE_REVISION"
+"""What the operator knows of the pod that changes answers, as a digest; part of the revision that a sidecar keeps its entries under."""
 
 LIVEZ: Final = "/livez"
 READYZ: Final = "/readyz"
 METRICS: Final = "/metrics"
 STATUS: Final = "/status"
+DRAIN: Final = "/drain"
+"""Followed by a slash and the token that the pod was injected with."""
 FLUSH: Final = "/flush"
 FEEDBACK: Final = "/feedback"

@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 _SHORT: Final = reprlib.Repr()
@@ -20,13 +20,15 @@ class SpecProblem:
 
     path: str
     message: str
+    unknown: bool = field(default=False, compare=False)
+    """It is a field that this program does not know; a later one may."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}"
 
     def below(self, path: str) -> "SpecProblem":
         """The same problem seen from further up."""
-        return SpecProblem(path + self.path, self.message)
+        return replace(self, path=path + self.path)
 
 
 class SpecErrors(Exception):

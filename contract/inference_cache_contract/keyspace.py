@@ -69,6 +69,10 @@ class Keyspace:
         """Held by the replica that deletes the bytes of a flush."""
         return f"{self._own}:purge:{name_digest(name)}".encode()
 
+    def order(self, order: str) -> bytes:
+        """A hash: who executes a flush order of the hot configuration, until when it is theirs alone, and what came of it."""
+        return f"{self._own}:order:{name_digest(order)}".encode()
+
     def flight(self, flight: bytes) -> bytes:
         """The lease of the replica that asks upstream for a flight."""
         return f"{self._own}:flight:{flight.hex()}".encode()

@@ -17,7 +17,7 @@ def _object(**fields: Kind[Any]) -> Kind[object]:
     def parse(raw: object) -> object:
         if not isinstance(raw, Mapping):
             raise ValueError(f"{shown(raw)} is not a mapping")
-        problems = [SpecProblem(f".{name}", "unknown field") for name in raw if name not in fields]
+        problems = [SpecProblem(f".{name}", "unknown field", unknown=True) for name in raw if name not in fields]
         for name, kind in fields.items():
             if raw.get(name) is not None:
                 read_value(kind, raw[name], f".{name}", problems)
@@ -47,7 +47,7 @@ _ARTIFACT = _object(
     source=ANYTHING,
     sources=_list_of(NAME),
     mountPath=NAME,
-    manifest=ANYTHING,
+    manifest=_object(sha256=NAME, files=_list_of(_object(path=NAME, size=ANYTHING, sha256=NAME))),
     credentialsSecretRef=_SECRET,
     verify=choice("Required", "None"),
 )
@@ -62,7 +62,10 @@ ACCEPTED: Final[Accepted] = {
         "interception": _object(type=choice("PortSwap")),
         "sidecar": _object(image=NAME, resources=ANYTHING, adminTokenSecretRef=_SECRET),
     },
-    "spec.model": {"artifacts": _list_of(_ARTIFACT)},
+    "spec.model": {
+        "artifacts": _list_of(_ARTIFACT),
+        "artifactStorage": _object(persistentVolumeClaim=_object(claimName=NAME)),
+    },
     "spec.semantic": {"calibration": _object(judge=choice("Off", "Upstream"), budget=ANYTHING)},
     "spec.tenancy": {"keySecretRef": _SECRET},
     "spec.store.redis": {"urlSecretRef": _SECRET, "encryptionKeySecretRef": _SECRET},

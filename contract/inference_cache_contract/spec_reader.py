@@ -56,7 +56,7 @@ def _unknown(raw: Mapping[object, object], known: list[str], path: str) -> Itera
     for name in raw:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1)
-            yield SpecProblem(f"{path}.{name}", "unknown field" + (f"; did you mean {near[0]}?" if near else ""))
+            yield SpecProblem(f"{path}.{name}", "unknown field" + (f"; did you mean {near[0]}?" if near else ""), unknown=True)
 
 
 def write(parts: Iterable[Member], value: object) -> dict[str, object]:

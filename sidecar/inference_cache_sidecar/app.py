@@ -1,85 +1,83 @@
-"""The composition root: makes every object from the settings, opens and closes them in one place.
+"""The composition root: opens everything in order from the settings, and closes it in the reverse one.
 
-`command` calls `run`; tests and the bench enter `running`.
+`command` calls `run`; tests and the bench enter `running`. `composition` makes what lasts, `rules` what a new spec replaces.
 """
 
 import asyncio
 import gc
 import logging
-import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import uvloop
 from aiohttp import web
 
-from inference_cache_contract.endpoints import REDIS_URL_VARIABLE, Endpoint
-from inference_cache_contract.epochs import Epochs
-from inference_cache_contract.spec import Spec
-from inference_cache_sidecar.access import Access, Tenancy
-from inference_cache_sidecar.adapters import ModelChanges
+from inference_cache_sidecar.access import Tenancy
 from inference_cache_sidecar.admin.app import build_admin
 from inference_cache_sidecar.admin.shared_tier import SharedView
-from inference_cache_sidecar.administration import Administration
+from inference_cache_sidecar.administration import Administered, Administration
 from inference_cache_sidecar.coalescing.coalescer import RedisCoalescer
-from inference_cache_sidecar.coalescing.protocol import Coalescer, LocalCoalescer
+from inference_cache_sidecar.composition import Composition, EmbedderLoader, composed, stale_seconds
+from inference_cache_sidecar.configuration.configured import Configured
+from inference_cache_sidecar.configuration.following import following
+from inference_cache_sidecar.configuration.order_records import OrderRecords
+from inference_cache_sidecar.configuration.orders import FlushOrders, OrderParts, OrderTerms
+from inference_cache_sidecar.doors import Doors
+from inference_cache_sidecar.draining import Drain, DrainMemory, DrainParts
 from inference_cache_sidecar.embedder.late import LateEmbedder
 from inference_cache_sidecar.embedder.loading import load_embedder
-from inference_cache_sidecar.embedder.protocol import Embedder
-from inference_cache_sidecar.embedder.worker import EmbeddingWorker, WorkerLimits
-from inference_cache_sidecar.epochs import MemoryEpochs
-from inference_cache_sidecar.errors import CannotListen, CannotStart
 from inference_cache_sidecar.events.building import EventParts, reading_events
 from inference_cache_sidecar.events.readings import readings as event_readings
+from inference_cache_sidecar.exposition import Reading
 from inference_cache_sidecar.feature_serving import ServedFeatures, served_features
 from inference_cache_sidecar.feature_serving import readings as feature_readings
-from inference_cache_sidecar.flights import Flights
-from inference_cache_sidecar.flush import Flusher
-from inference_cache_sidecar.flying import Flying, Policy
-from inference_cache_sidecar.guard.lexical import LexicalGuard
-from inference_cache_sidecar.identity import UpstreamIdentity
+from inference_cache_sidecar.flush import Flusher, FlushRequest, epoch_name
 from inference_cache_sidecar.index.scoped import ScopedIndex
-from inference_cache_sidecar.keeping import Keeper
-from inference_cache_sidecar.listing import Listing
-from inference_cache_sidecar.lookup import Lifetimes, Lookup
-from inference_cache_sidecar.marks import Trust
-from inference_cache_sidecar.metrics import Metrics, Stage
-from inference_cache_sidecar.passing import Passing
-from inference_cache_sidecar.pipeline import Parts, Pipeline, PipelineRules
-from inference_cache_sidecar.placing import Placer
-from inference_cache_sidecar.query.rules import QueryRules
-from inference_cache_sidecar.render.policy import AnswerPolicy
-from inference_cache_sidecar.render.renderers import renderer_for
-from inference_cache_sidecar.repeats import Repeats
-from inference_cache_sidecar.served import Served
-from inference_cache_sidecar.server import ProxyServer, ServerLimits
-from inference_cache_sidecar.settings import ADMIN, FEATURES, LISTEN, Address, ProcessSetting, Settings
-from inference_cache_sidecar.shared.changes import Followed
+from inference_cache_sidecar.listeners import Listeners
+from inference_cache_sidecar.live import Live
+from inference_cache_sidecar.pipeline import Parts
+from inference_cache_sidecar.rules import server_limits
+from inference_cache_sidecar.server import ProxyServer
+from inference_cache_sidecar.settings import ADMIN, FEATURES, LISTEN, Address, ProcessSetting, Settings, Wanted
 from inference_cache_sidecar.shared.tenancy_key import AgreedKey, random_key
-from inference_cache_sidecar.shared.tier import SharedTier, shared_tier
-from inference_cache_sidecar.shared.values import manifest
+from inference_cache_sidecar.shared.tier import SharedTier
 from inference_cache_sidecar.shared.watch import StoreWatch
-from inference_cache_sidecar.store.memory import MemoryStore
 from inference_cache_sidecar.store.protocol import EntryStore
-from inference_cache_sidecar.store.tiered import TieredStore
+from inference_cache_sidecar.supervisor.shared_page import WorkerPage
+from inference_cache_sidecar.supervisor.worker_side import Duties, PagedDrain, quiet, serve_under
+from inference_cache_sidecar.supervisor.worker_side import readings as supervised_readings
 from inference_cache_sidecar.tasks import ended
-from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
 
-DIMENSIONS: Final = 384
-"""Of the vectors of all-MiniLM-L6-v2."""
 DRAIN_SECONDS: Final = 30.0
-FOLLOWED_SECONDS: Final = 5.0
-SWEEP_SECONDS: Final = 30.0
-BACKLOG: Final = 1024
-EmbedderLoader = Callable[[str, Path | None], Embedder]
+SHED_SHARE: Final = 0.6
+"""Of what is stored, what stays where the container's memory runs short."""
+SHED_LEAST_BYTES: Final = 16 << 20
+"""Nothing is gained by keeping less than this."""
+RETIRED_IDLE_SECONDS: Final = 15.0
+"""For clients with an open connection to ask once more, before a worker that was replaced hangs up."""
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_TERMS: Final = OrderTerms()
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What stands beside this process and takes part in its end."""
+
+    ask_for_successor: Callable[[], object] = lambda: None
+    """Called where a configuration needs another process."""
+    relayed: Callable[[], int] = lambda: 0
+    """Connections that are passed through past this process."""
+    readings: Sequence[Reading] = ()
+    drain: DrainMemory | None = None
+    """What the workers of one sidecar know of its drain."""
+    retired: Callable[[], bool] = lambda: False
+    """Another worker has taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +86,34 @@ class Running:
 
     listen: Address
     admin: Address
-    parts: Parts
-    embedder: LateEmbedder | None
-    store: EntryStore
-    shared: SharedTier | None
-    index: ScopedIndex
+    made: Composition
+    live: Live
+    orders: FlushOrders
     features: ServedFeatures | None
     features_listen: Address | None
+    doors: Doors
+    listeners: Listeners
+
+    @property
+    def parts(self) -> Parts:
+        """At present."""
+        return self.live.parts
+
+    @property
+    def embedder(self) -> LateEmbedder | None:
+        return self.made.embedding.embedder
+
+    @property
+    def store(self) -> EntryStore:
+        return self.made.store
+
+    @property
+    def shared(self) -> SharedTier | None:
+        return self.made.shared
+
+    @property
+    def index(self) -> ScopedIndex:
+        return self.made.index
 
 
 def run(settings: Settings) -> None:
@@ -107,220 +126,175 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
-    async with running(settings) as sidecar:
+    page = None if settings.inherited is None else WorkerPage(settings.inherited.page, settings.inherited.slot)
+    beside = Beside() if page is None else _beside(page)
+    async with running(settings, beside=beside) as sidecar, AsyncExitStack() as stack:
         # Everything made so far lives for ever: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         _log.info("listening on %s for %s, admin on %s", sidecar.listen, settings.upstream, sidecar.admin)
+        if page is not None:
+            under = serve_under(page, _duties(sidecar, stopped.set))
+            stack.push_async_callback(ended, [asyncio.create_task(under)])
         await stopped.wait()
         _log.info("stopping: no new connections, %g s for requests in flight", DRAIN_SECONDS)
 
 
+def _beside(page: WorkerPage) -> Beside:
+    return Beside(page.ask_for_successor, page.relayed, tuple(supervised_readings(page)), PagedDrain(page), lambda: page.retired)
+
+
 @asynccontextmanager
 async def running(
-    settings: Settings, load: EmbedderLoader = load_embedder, clock: Callable[[], float] = time.time
+    settings: Settings,
+    load: EmbedderLoader = load_embedder,
+    clock: Callable[[], float] = time.time,
+    beside: Beside = Beside(),
+    order_terms: OrderTerms = _TERMS,
 ) -> AsyncIterator[Running]:
     """Open everything in order, and close it in the reverse one. `load` makes the embedder, off the event loop; entries age by `clock`."""
-    spec = settings.spec
-    metrics, served = Metrics(), Served()
+    configured = Configured(settings)
+    settings = _started(settings, configured.wanted)
     async with AsyncExitStack() as stack:
-        shared = await _shared(stack, settings, clock)
-        epochs: Epochs = MemoryEpochs() if shared is None else shared.epochs
-        upstream = Upstream(
-            settings.upstream, UpstreamLimits(spec.limits.connect_seconds, spec.limits.upstream_idle_seconds, spec.limits.header_bytes)
-        )
-        await upstream.open()
-        stack.push_async_callback(upstream.close)
-        identity = UpstreamIdentity(upstream, spec.model.version)
-        stack.push_async_callback(ended, [asyncio.create_task(identity.run())])
-        embedder = _embedder(spec, metrics, load)
-        if embedder is not None:
-            embedder.start()
-            stack.push_async_callback(embedder.close)
-        index = ScopedIndex(DIMENSIONS)
-        memory = _memory(spec, epochs, index, clock)
-        stack.push_async_callback(index.close)
-        stack.push_async_callback(ended, [asyncio.create_task(_sweeping(memory))])
-        access = Access(upstream, spec.tenancy.revalidate_seconds, time.monotonic)
-        stack.push_async_callback(access.close)
-        flights = Flights(spec.limits.answer_bytes, epochs)
-        coalescer = _coalescer(stack, shared, flights)
-        tiered = None if shared is None else TieredStore(memory, shared, spec.model.version, clock, flights.discard)
-        store: EntryStore = tiered or memory
-        lookup = Lookup(store, LexicalGuard(), embedder, _stale_seconds(spec), clock, partial(metrics.stage, Stage.SEARCH))
-        tenancy_key = settings.secrets.tenancy_key or random_key()
-        tenancy = Tenancy(spec.tenancy.source, tenancy_key, spec.tenancy.claim)
-        placer = Placer(settings.cache_name, identity, tenancy, _query_rules(spec))
-        if shared is not None and tiered is not None:
-            _follow(shared, tiered, embedder)
-            if settings.secrets.tenancy_key is None:
-                _agree(shared, tenancy_key, tenancy, placer)
-        changes = ModelChanges(epochs, identity)
-        keeper = Keeper(store, epochs, identity, metrics, clock, spec.model.version)
-        parts = Parts(
-            upstream=upstream,
-            identity=identity,
-            placer=placer,
-            repeats=Repeats(placer, store, access, clock, spec.exact.ttl_seconds, spec.limits.body_bytes),
-            access=access,
-            trust=Trust(spec.trusted_headers.sources),
-            lookup=lookup,
-            flights=flights,
-            flying=Flying(upstream, identity, access, lookup, keeper, metrics, _policy(spec), coalescer),
-            listing=Listing(upstream, access, lookup, keeper),
-            renderers={endpoint: renderer_for(endpoint, _answers(spec)) for endpoint in Endpoint},
-            passing=Passing(upstream, identity, changes, flights, metrics),
-            changes=changes,
-            served=served,
-            metrics=metrics,
-            clock=clock,
-        )
-        flusher = Flusher(epochs, store)
+        made = await composed(stack, settings, settings.spec, load, clock)
+        key = settings.secrets.tenancy_key or random_key()
+        live, features_tenancy = Live(made, configured.wanted, key), Tenancy("Shared", key)
+        if made.shared is not None and settings.secrets.tenancy_key is None:
+            _agree(made.shared, key, live, features_tenancy)
+        flusher = Flusher(made.epochs, made.store)
         stack.push_async_callback(flusher.close)
-        events = await stack.enter_async_context(reading_events(settings, EventParts(epochs, shared, flusher, metrics.flushed)))
-        listen = await _listening(stack, settings, LISTEN, settings.listen, Pipeline(parts, _pipeline_rules(spec)).handle)
-        features = await stack.enter_async_context(served_features(settings, shared, epochs, tenancy))
+        orders = _flush_orders(made, flusher, order_terms)
+        stack.push_async_callback(orders.close)
+        orders.heed(configured.orders)
+        events = await stack.enter_async_context(
+            reading_events(settings, EventParts(made.epochs, made.shared, flusher, made.metrics.flushed))
+        )
+        doors, listeners = Doors(settings.inherited), Listeners()
+        open_door = partial(_listening, stack, settings, doors, listeners)
+        listen = await open_door(LISTEN, settings.listen, live.handle)
+        serving = served_features(settings, made.shared, made.epochs, features_tenancy, lambda: live.active)
+        features = await stack.enter_async_context(serving)
         features_listen = None
         if features is not None:
-            features_listen = await _listening(stack, settings, FEATURES, settings.features, features.server.handle)
-            _log.info("caching features of %s on %s", spec.features.upstream, features_listen)
-        view = _watched(shared, tiered, coalescer)
-        more = [*event_readings(events.counts), *feature_readings(features)]
-        administration = Administration(settings, parts, store, epochs, embedder, flusher, view, more)
-        admin = await _administered(stack, settings, administration)
-        yield Running(listen, admin, parts, embedder, store, shared, index, features, features_listen)
+            features_listen = await open_door(FEATURES, settings.features, features.server.handle)
+            _log.info("caching features of %s on %s", settings.spec.features.upstream, features_listen)
+        drain = _drain(settings, made, live, listeners, beside)
+        drain.look()
+        stack.push_async_callback(ended, [asyncio.create_task(drain.watch())])
+        sidecar = Administered(made, live, flusher, configured, orders, drain, _watched(made))
+        administration = Administration(sidecar, [*event_readings(events.counts), *feature_readings(features), *beside.readings])
+        admin = await _administered(stack, settings, doors, administration)
+        if settings.configuration is not None:
+            use = _using(live, listeners)
+            follow = following(configured, use, orders.heed, beside.ask_for_successor)
+            stack.push_async_callback(ended, [asyncio.create_task(follow)])
+        yield Running(listen, admin, made, live, orders, features, features_listen, doors, listeners)
 
 
-async def _listening(stack: AsyncExitStack, settings: Settings, setting: ProcessSetting, address: Address, handle: Handler) -> Address:
-    limits = settings.spec.limits
-    proxy = ProxyServer(handle, ServerLimits(limits.header_bytes, limits.header_seconds, limits.keepalive_seconds, limits.connections))
-    with _binding(setting, address):
-        server = await asyncio.get_running_loop().create_server(proxy, address.host, address.port, backlog=BACKLOG)
+def _started(settings: Settings, wanted: Wanted) -> Settings:
+    """With what the configuration's file has at the start. Without encryption keys that there should be, nothing is shared."""
+    if wanted.must_not_share and settings.redis is not None:
+        _log.error("the shared store is to hold encrypted answers, and there is no key: this sidecar keeps its answers to itself")
+    return replace(settings, spec=wanted.spec, redis=None if wanted.must_not_share else settings.redis)
+
+
+def _using(live: Live, listeners: Listeners) -> Callable[[Wanted], None]:
+    def use(wanted: Wanted) -> None:
+        live.use(wanted)
+        listeners.use(server_limits(wanted.spec))
+
+    return use
+
+
+def _flush_orders(made: Composition, flusher: Flusher, terms: OrderTerms) -> FlushOrders:
+    shared = made.shared
+
+    def deleted(request: FlushRequest) -> int | None:
+        latest = None if shared is None else shared.purger.latest
+        return latest.deleted if latest is not None and latest.name == epoch_name(request) else None
+
+    records = None if shared is None else OrderRecords(shared.calls, shared.keys, terms.lease)
+    return FlushOrders(OrderParts(flusher, records, made.flushed, deleted), terms)
+
+
+def _drain(settings: Settings, made: Composition, live: Live, listeners: Listeners, beside: Beside) -> Drain:
+    def mark(draining: bool) -> None:
+        # One that was replaced finishes what it has begun, whatever comes of the pod.
+        live.drain(draining or beside.retired())
+        listeners.drain(draining or beside.retired())
+
+    def in_flight() -> int:
+        # A flight may have readers at other replicas alone.
+        return max(listeners.busy, len(made.flights)) + beside.relayed()
+
+    parts = DrainParts(mark, in_flight, listeners.close_idle, made.identity)
+    return Drain(parts, settings.drain.least_seconds, lambda: live.drain_seconds, memory=beside.drain)
+
+
+async def _listening(
+    stack: AsyncExitStack,
+    settings: Settings,
+    doors: Doors,
+    listeners: Listeners,
+    setting: ProcessSetting,
+    address: Address,
+    handle: Handler,
+) -> Address:
+    proxy = ProxyServer(handle, server_limits(settings.spec))
+    listeners.add(proxy)
+    bound = await doors.open(proxy, setting, address)
     stack.push_async_callback(proxy.shutdown, DRAIN_SECONDS)
     stack.callback(proxy.pre_shutdown)
-    stack.callback(server.close)
-    return Address(address.host, server.sockets[0].getsockname()[1])
+    stack.callback(doors.close)
+    return bound
 
 
-async def _administered(stack: AsyncExitStack, settings: Settings, administration: Administration) -> Address:
-    runner = web.AppRunner(build_admin(administration.services(), settings.admin_token), access_log=None, shutdown_timeout=1.0)
+async def _administered(stack: AsyncExitStack, settings: Settings, doors: Doors, administration: Administration) -> Address:
+    application = build_admin(administration.services(), settings.admin_token, settings.drain.token)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    with _binding(ADMIN, settings.admin):
-        await web.TCPSite(runner, settings.admin.host, settings.admin.port).start()
-    return Address(settings.admin.host, runner.addresses[0][1])
+    assert runner.server is not None, "it is made by setup()"
+    bound = await doors.open(runner.server, ADMIN, settings.admin)
+    stack.callback(doors.close)
+    return bound
 
 
-@contextmanager
-def _binding(setting: ProcessSetting, address: Address) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
-        raise CannotListen(f"{setting.flag}: {address}: {reason}") from error
+def _duties(sidecar: Running, ended: Callable[[], None]) -> Duties:
+    def shed() -> None:
+        memory = sidecar.made.memory
+        stats = memory.stats()
+        kept = max(int(stats.used_bytes * SHED_SHARE), SHED_LEAST_BYTES)
+        memory.use(min(kept, stats.max_bytes), stale_seconds(sidecar.live.spec))
+        sidecar.made.smaller.set()
+
+    def restore() -> None:
+        spec = sidecar.live.spec
+        sidecar.made.memory.use(spec.store.memory.max_bytes, stale_seconds(spec))
+
+    async def retire() -> None:
+        sidecar.doors.close()
+        sidecar.live.drain()
+        sidecar.listeners.drain()
+        listeners = sidecar.listeners
+        await quiet(lambda: max(listeners.busy, len(sidecar.made.flights)), lambda: listeners.open, RETIRED_IDLE_SECONDS)
+
+    return Duties(shed, restore, retire, ended)
 
 
-async def _shared(stack: AsyncExitStack, settings: Settings, clock: Callable[[], float]) -> SharedTier | None:
-    """Does not fail if the store is down: it is looked for again and again."""
-    if settings.redis is None:
-        return None
-    opening = shared_tier(settings.redis, settings.cache_name, settings.spec, settings.secrets.encryption_keys, clock)
-    try:
-        shared = await stack.enter_async_context(opening)
-    except OSError as error:
-        raise CannotStart(f"{REDIS_URL_VARIABLE}: its TLS files cannot be read: {type(error).__name__}") from error
-    _log.info("sharing answers through %s%s", settings.redis, ", encrypted" if shared.sealer.encrypts else "")
-    await shared.confirmed_soon()
-    return shared
-
-
-def _follow(shared: SharedTier, store: TieredStore, embedder: LateEmbedder | None) -> None:
-    """What others delete goes here too; what they store is found by similarity, once it is known which vectors can be compared."""
-
-    async def compare(known: Awaitable[Embedder]) -> None:
-        comparable = await known
-        shared.values.dimensions = comparable.dimensions
-        shared.values.manifest = manifest(comparable.digest, comparable.dimensions)
-        shared.changes.load_again()
-
-    shared.go_on(shared.changes.follow(Followed(store.load, store.apply)))
-    if embedder is not None:
-        shared.go_on(compare(embedder.known()))
-
-
-def _coalescer(stack: AsyncExitStack, shared: SharedTier | None, flights: Flights) -> Coalescer:
-    """Ends the flights, too: before, replicas that follow one of them have time to hear its end; after, what it came to is told."""
-    coalescer = None if shared is None else RedisCoalescer(shared.hot, shared.calls, shared.keys, shared.sealer, flights)
-    if coalescer is not None:
-        stack.push_async_callback(coalescer.close)
-    stack.push_async_callback(flights.close)
-    if coalescer is not None:
-        stack.push_async_callback(coalescer.drain, FOLLOWED_SECONDS)
-    return coalescer or LocalCoalescer()
-
-
-def _watched(shared: SharedTier | None, store: TieredStore | None, coalescer: Coalescer) -> SharedView | None:
-    if shared is None or store is None or not isinstance(coalescer, RedisCoalescer):
+def _watched(made: Composition) -> SharedView | None:
+    shared, coalescer = made.shared, made.coalescer
+    if shared is None or made.tiered is None or not isinstance(coalescer, RedisCoalescer):
         return None
     watch = StoreWatch(shared.calls.servers, shared.keys, shared.epochs.lease_seconds)
     shared.go_on(watch.run())
-    return SharedView(shared, store, watch, coalescer.counts)
+    return SharedView(shared, made.tiered, watch, coalescer.counts)
 
 
-def _agree(shared: SharedTier, own: bytes, tenancy: Tenancy, placer: Placer) -> None:
+def _agree(shared: SharedTier, own: bytes, live: Live, features_tenancy: Tenancy) -> None:
     def use(key: bytes) -> None:
-        tenancy.use(key)
-        placer.forget()
+        live.use_key(key)
+        features_tenancy.use(key)
 
     shared.go_on(AgreedKey(shared.calls, shared.keys, shared.sealer, own, use).run())
-
-
-async def _sweeping(store: MemoryStore) -> None:
-    """Gives back what expired or was flushed, without waiting for somebody to look for it."""
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        await store.sweep()
-
-
-def _embedder(spec: Spec, metrics: Metrics, load: EmbedderLoader) -> LateEmbedder | None:
-    if spec.semantic.mode == "Off":
-        return None
-    wanted = spec.semantic.embedder
-    make = partial(load, wanted.name, Path(wanted.path) if wanted.path else None)
-    observe = partial(metrics.stage, Stage.EMBED)
-    return LateEmbedder(make, lambda embedder: EmbeddingWorker(embedder, WorkerLimits(wanted.deadline_seconds), observe_seconds=observe))
-
-
-def _stale_seconds(spec: Spec) -> float:
-    return max(spec.stale.while_revalidate_seconds, spec.stale.if_error_seconds)
-
-
-def _memory(spec: Spec, epochs: Epochs, index: ScopedIndex, clock: Callable[[], float]) -> MemoryStore:
-    return MemoryStore(spec.store.memory.max_bytes, epochs, index, clock=clock, longest_stale_seconds=_stale_seconds(spec))
-
-
-def _policy(spec: Spec) -> Policy:
-    return Policy(serve_similar=spec.semantic.mode == "Serve", look_for_similar=spec.semantic.mode != "Off")
-
-
-def _answers(spec: Spec) -> AnswerPolicy:
-    answers = spec.answers
-    return AnswerPolicy(answers.length, answers.tool_calls, answers.content_filter, spec.limits.answer_bytes)
-
-
-def _query_rules(spec: Spec) -> QueryRules:
-    return QueryRules(spec.sampling.cache, spec.exact.normalize, frozenset(spec.semantic.endpoints))
-
-
-def _pipeline_rules(spec: Spec) -> PipelineRules:
-    return PipelineRules(
-        bypass=spec.mode == "Bypass",
-        threshold=spec.semantic.threshold,
-        lifetimes=Lifetimes(spec.exact.ttl_seconds, spec.semantic.ttl_seconds),
-        categories=spec.semantic.categories,
-        stale_while_revalidate_seconds=spec.stale.while_revalidate_seconds,
-        stale_if_error_seconds=spec.stale.if_error_seconds,
-        body_bytes=spec.limits.body_bytes,
-        body_idle_seconds=spec.limits.body_idle_seconds,
-    )

@@ -11,23 +11,33 @@ import yaml
 
 from inference_cache_contract.endpoints import (
     ADMIN_TOKEN_VARIABLE,
+    DRAIN_TOKEN_VARIABLE,
     ENCRYPTION_KEYS_VARIABLE,
-    KAFKA_PASSWORD_VARIABLE,
-    KAFKA_USERNAME_VARIABLE,
     REDIS_URL_VARIABLE,
     TENANCY_KEY_VARIABLE,
 )
 from inference_cache_contract.errors import SpecErrors, SpecProblem
 from inference_cache_contract.spec import Spec, show_spec
 from inference_cache_sidecar import settings as process
+from inference_cache_sidecar.entrance import Entrance, clashes, entrance_in_need, entrance_of
 from inference_cache_sidecar.flags import PROGRAM, parse_flags
 from inference_cache_sidecar.layers import Layers
-from inference_cache_sidecar.settings import PROCESS_SETTINGS, Address, ProcessSetting, Secrets, Settings
+from inference_cache_sidecar.secret_variables import KAFKA_LOGIN, half_login, less_malformed
+from inference_cache_sidecar.settings import (
+    PROCESS_SETTINGS,
+    Address,
+    ConfigurationFile,
+    DrainSettings,
+    ProcessSetting,
+    Secrets,
+    Settings,
+    Wanted,
+)
 from inference_cache_sidecar.spec_file import load_spec_file
+from inference_cache_sidecar.supervisor.inheritance import INHERITED_VARIABLE, parse_inherited
 
 T = TypeVar("T")
 _NOWHERE = Address("", 0)
-_KAFKA_LOGIN = (KAFKA_USERNAME_VARIABLE, KAFKA_PASSWORD_VARIABLE)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,10 +48,17 @@ def main(argv: Sequence[str]) -> int:
             sys.stderr.writelines(f"{PROGRAM}: warning: {warning}\n" for warning in layers.warnings())
             sys.stdout.write(config_text(layers))
             return 0
+        layers = _as_worker(layers) if layers.variables.get(INHERITED_VARIABLE) else layers
         settings = build_settings(layers)
     except SpecErrors as errors:
         sys.stderr.writelines(f"{PROGRAM}: {problem}\n" for problem in errors.problems)
-        return 2
+        entrance = entrance_in_need(argv, os.environ)
+        if entrance is None:
+            return 2
+        sys.stderr.write(f"{PROGRAM}: error: the cache does without what is refused, or does not start; requests are passed on\n")
+        return _supervised(entrance, argv)
+    if settings.supervise and settings.inherited is None:
+        return _supervised(entrance_of(settings, layers), argv)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # FAISS tells at INFO which processor builds it does not have.
     logging.getLogger("faiss").setLevel(logging.WARNING)
@@ -59,6 +76,28 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return 1
     return 0
+
+
+def _as_worker(layers: Layers) -> Layers:
+    """Without the secrets that are malformed."""
+    layers, problems = less_malformed(layers)
+    sys.stderr.writelines(f"{PROGRAM}: error: {problem}; this sidecar goes on without it\n" for problem in problems)
+    return layers
+
+
+def _supervised(entrance: Entrance, argv: Sequence[str]) -> int:
+    """Returns only where the supervisor cannot be started."""
+    from inference_cache_sidecar.errors import CannotStart  # noqa: PLC0415
+    from inference_cache_sidecar.supervisor import launching  # noqa: PLC0415
+
+    if launching.upstream_address(entrance.upstream) is None:
+        told = "requests wait while the cache is away, since they cannot be passed to an https:// server as they are"
+        sys.stderr.write(f"{PROGRAM}: warning: {process.SUPERVISE.flag}: {told}\n")
+    try:
+        launching.launch(entrance, argv)
+    except CannotStart as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return 1
 
 
 def read_layers(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[Layers, bool]:
@@ -82,13 +121,40 @@ def build_settings(layers: Layers) -> Settings:
     no_keys: tuple[bytes, ...] = ()
     keys = _secret(layers, ENCRYPTION_KEYS_VARIABLE, process.parse_encryption_keys, no_keys, problems)
     tenancy_key = _secret(layers, TENANCY_KEY_VARIABLE, process.parse_tenancy_key, None, problems)
-    kafka_login = [_secret(layers, variable, process.parse_login, None, problems) for variable in _KAFKA_LOGIN]
-    spec = _spec(layers, problems)
-    problems.extend(_clashes(listen, admin, upstream))
-    problems.extend(_halves(kafka_login))
+    kafka_login = [_secret(layers, variable, process.parse_login, None, problems) for variable in KAFKA_LOGIN]
+    drain_token = _secret(layers, DRAIN_TOKEN_VARIABLE, process.parse_token, None, problems)
+    revision = _parsed(layers, process.REVISION, process.parse_cache_name, "", problems)
+    supervise = _parsed(layers, process.SUPERVISE, process.parse_switch, False, problems)
+    inherited = _secret(layers, INHERITED_VARIABLE, parse_inherited, None, problems)
+    wanted = _wanted(layers, problems)
+    problems.extend(clashes(listen, admin, upstream))
+    problems.extend(half_login(layers.variables))
     if problems:
         raise SpecErrors(problems)
-    return Settings(listen, upstream, admin, spec, cache_name, log_level, token, redis, Secrets(keys, tenancy_key, *kafka_login), features)
+    return Settings(
+        listen,
+        upstream,
+        admin,
+        wanted.spec,
+        cache_name,
+        log_level,
+        token,
+        redis,
+        Secrets(keys, tenancy_key, *kafka_login),
+        features,
+        revision=revision,
+        drain_seconds=wanted.drain_seconds,
+        missing_secrets=wanted.missing_secrets,
+        configuration=_configuration(layers),
+        drain=DrainSettings(drain_token),
+        inherited=inherited,
+        supervise=supervise,
+    )
+
+
+def _configuration(layers: Layers) -> ConfigurationFile | None:
+    path = layers.process_value(process.CONFIGURATION)
+    return None if path is None else ConfigurationFile(Path(path), lambda configuration: layers.beneath(configuration).wanted())
 
 
 def _parsed(layers: Layers, setting: ProcessSetting, parse: Callable[[str], T], fallback: T, problems: list[SpecProblem]) -> T:
@@ -110,27 +176,12 @@ def _secret(layers: Layers, variable: str, parse: Callable[[str], T], fallback: 
         return fallback
 
 
-def _spec(layers: Layers, problems: list[SpecProblem]) -> Spec:
+def _wanted(layers: Layers, problems: list[SpecProblem]) -> Wanted:
     try:
-        return layers.spec()
+        return layers.wanted()
     except SpecErrors as errors:
         problems.extend(errors.problems)
-        return Spec()
-
-
-def _clashes(listen: Address, admin: Address, upstream: str) -> list[SpecProblem]:
-    """Two names of one address are not looked for: only what is plainly a slip of the pen."""
-    if listen.port and listen == admin:
-        return [SpecProblem(process.ADMIN.flag, f"{admin} is also where clients connect (--listen)")]
-    if upstream == f"http://{listen}":
-        return [SpecProblem(process.UPSTREAM.flag, f"{upstream} is the sidecar itself (--listen)")]
-    return []
-
-
-def _halves(login: Sequence[str | None]) -> list[SpecProblem]:
-    """Of a user's name and password, the one that is missing."""
-    missing = [variable for variable, text in zip(_KAFKA_LOGIN, login, strict=True) if text is None]
-    return [SpecProblem(variable, "is missing: a login takes a user's name and a password") for variable in missing if len(missing) == 1]
+        return Wanted(Spec())
 
 
 def config_text(layers: Layers) -> str:

@@ -1,6 +1,6 @@
 """The feature cache in a sidecar: put together from the settings, with its own upstream. `app` opens it and listens for it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -30,9 +30,9 @@ class ServedFeatures:
 
 @asynccontextmanager
 async def served_features(
-    settings: Settings, shared: SharedTier | None, epochs: Epochs, tenancy: Tenancy
+    settings: Settings, shared: SharedTier | None, epochs: Epochs, tenancy: Tenancy, active: Callable[[], bool]
 ) -> AsyncIterator[ServedFeatures | None]:
-    """None where the settings name no feature server."""
+    """None where the settings name no feature server. While it is not `active`, everything passes through."""
     spec, limits = settings.spec.features, settings.spec.limits
     if spec.upstream is None:
         yield None
@@ -43,7 +43,7 @@ async def served_features(
         lambda headers: tenancy.caller(headers).credential,
         FeatureLimits(limits.body_bytes, limits.answer_bytes, limits.body_idle_seconds),
         frozenset(spec.join_keys),
-        active=lambda: settings.spec.mode != "Bypass",
+        active=active,
     )
     # A connection of its own: what many rows take must not hold up answers.
     hot = None if shared is None else HotCalls(shared.calls.servers, settings.spec.store.redis.deadline_seconds)

@@ -52,7 +52,10 @@ def parser() -> argparse.ArgumentParser:
     started = made.add_argument_group("the process")
     for setting in PROCESS_SETTINGS:
         default = f" (default: {setting.default})" if setting.default else ""
-        started.add_argument(setting.flag, dest=setting.flag, metavar=setting.metavar, help=setting.help + default)
+        if setting.switch:
+            started.add_argument(setting.flag, dest=setting.flag, action=argparse.BooleanOptionalAction, help=setting.help + default)
+        else:
+            started.add_argument(setting.flag, dest=setting.flag, metavar=setting.metavar, help=setting.help + default)
     started.add_argument("--print-config", action="store_true", help="print the effective spec as YAML, and end")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in SETTINGS:

@@ -168,7 +168,8 @@ class Flights:
     """The registry: at most one joinable flight a digest."""
 
     def __init__(self, limit: int, epochs: Epochs) -> None:
-        self._limit = limit
+        self.limit = limit
+        """Bytes, up to which all of an answer is kept: for flights that start from now on."""
         self._epochs = epochs
         self._running: dict[bytes, Flight] = {}
         self._tasks: dict[Flight, asyncio.Task[None]] = {}
@@ -193,7 +194,7 @@ class Flights:
 
     def start(self, digest: bytes, query: Query, credential: bytes, work: Work, *, shared: bool = True, detached: bool = False) -> Flight:
         """`shared` flights can be joined until they end; `detached` ones go on without any reader."""
-        flight = Flight(digest, query, credential, self._limit)
+        flight = Flight(digest, query, credential, self.limit)
         flight.detached = detached
         task = asyncio.create_task(self._fly(flight, work))
         self._tasks[flight] = task
@@ -230,6 +231,12 @@ class Flights:
             if flight.digest == digest:
                 flight.keep = False
                 flight.withdraw()
+
+    def keep_nothing(self) -> None:
+        """Nothing of what is in flight is stored, or joined by anybody else."""
+        for flight in self._tasks:
+            flight.keep = False
+        self.part()
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())

@@ -77,6 +77,15 @@ class Flusher:
             told = "in force on all replicas, but not all bytes are deleted; the rest cannot be found, and expires"
             raise FlushIncomplete(f"{told} ({error})", epoch, seconds) from error
 
+    async def raise_everywhere(self, request: FlushRequest) -> tuple[int, float]:
+        """The first half of a flush, of all but a key: the new epoch, and how many seconds it took until no replica served what was
+        there before. Raises FlushIncomplete."""
+        return await self._raised(_named(request))
+
+    async def purge(self, request: FlushRequest) -> int:
+        """The second half: how many entries were deleted. To be repeated where it broke off. Raises StoreError."""
+        return await self._purged(_named(request))
+
     def purge_later(self, request: FlushRequest) -> None:
         """Delete the bytes of what was flushed, in the background; once, where the same waits for its turn already."""
         name = epoch_name(request)
@@ -146,6 +155,13 @@ def epoch_name(request: FlushRequest) -> str | None:
             return adapter_epoch(request.value)
         case _:
             assert_never(request.target)
+
+
+def _named(request: FlushRequest) -> str:
+    name = epoch_name(request)
+    if name is None:
+        raise ValueError("a key has no epoch")
+    return name
 
 
 def described(request: FlushRequest) -> str:

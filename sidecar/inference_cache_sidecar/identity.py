@@ -21,6 +21,8 @@ POLL_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.25
 ASK_SECONDS: Final = 2.0
 _START_TIME: Final = b"\nprocess_start_time_seconds "
+_PROCESS_BYTES: Final = 7
+"""Of a process's number, so that it fits a signed 64-bit word."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +53,10 @@ def parse_start_time(metrics: bytes) -> bytes | None:
     return None if at < 0 else metrics[at + len(_START_TIME) :].split(b"\n", 1)[0].strip()
 
 
+def process_number(start_time: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(start_time).digest()[:_PROCESS_BYTES])
+
+
 def fingerprint(version: bytes, cards: ModelCards) -> bytes:
     """32 bytes over the server's version and its base models."""
     return hashlib.sha256(orjson.dumps([version.decode("utf-8", "replace"), cards.base])).digest()
@@ -74,22 +80,26 @@ class _Tripwire(asyncio.Protocol):
 class UpstreamIdentity:
     """Kept true by `run`, a task that `app` owns."""
 
-    def __init__(self, upstream: Upstream, version: str) -> None:
+    def __init__(self, upstream: Upstream, version: str, revision: str = "") -> None:
+        """`revision` is what whoever started this process knows of upstream that upstream does not say: a digest of how it is run."""
         self._upstream = upstream
-        self._version = version
+        self._told = b"".join(len(part).to_bytes(8, "big") + part for part in (version.encode(), revision.encode()))
         self._cards = ModelCards()
         self._fingerprint = b""
         self._start_time: bytes | None = None
         self._credential: dict[str, str] = {}
         self._tripwire: _Tripwire | None = None
         self._doubted = asyncio.Event()
+        self._away = False
         self.confirmed = False
+        self.process = 0
+        """Of upstream when it was last confirmed: the same number for as long as it is the same process."""
         self.wants_key = False
         """Upstream is there, but names its models only to a key, and no caller's has been accepted yet."""
         self.doubts = 0
         """Raised with every doubt: an answer whose request began under another number is not stored."""
         self.revision = b""
-        """32 bytes: the resource's version and what upstream says of itself."""
+        """32 bytes: the resource's version, the revision this process was started with, and what upstream says of itself."""
 
     def root_of(self, model: str) -> str:
         return self._cards.roots.get(model, "")
@@ -131,6 +141,7 @@ class UpstreamIdentity:
             if not self.confirmed:
                 await self.confirm()
         except (UpstreamFault, OSError, ValueError) as error:
+            self._away |= isinstance(error, ConnectionRefusedError)
             if self.confirmed:
                 _log.info("upstream no longer answers (%s): passing through until it does", type(error).__name__)
                 self.doubt()
@@ -160,7 +171,13 @@ class UpstreamIdentity:
         self._start_time = await self._ask_start_time()
         await self._read(raise_doubt=False)
         if self.doubts == doubts:
+            self.process = self._process()
+            self._away = False
             self.confirmed = True
+
+    def _process(self) -> int:
+        """Several API servers of one vLLM print no start time: another process is then one that comes after nobody took connections."""
+        return self.process + self._away if self._start_time is None else process_number(self._start_time)
 
     async def _read(self, *, raise_doubt: bool) -> None:
         """Take in what upstream says; `raise_doubt` if it says something else than before."""
@@ -171,7 +188,7 @@ class UpstreamIdentity:
         if raise_doubt and (changed or cards != self._cards):
             self.doubts += 1
         self._cards, self._fingerprint = cards, identity
-        self.revision = hashlib.sha256(len(self._version).to_bytes(8, "big") + self._version.encode() + identity).digest()
+        self.revision = hashlib.sha256(self._told + identity).digest()
         if changed:
             _log.info("upstream is %s, revision %s", ", ".join(name for name, _ in cards.base) or "nameless", self.revision.hex()[:12])
 

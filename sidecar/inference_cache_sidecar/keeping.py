@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from inference_cache_contract.entry import Entry
-from inference_cache_contract.epochs import CACHE, Epochs, Stamp, adapter_epoch, category_epoch, tag_epoch, version_epoch
+from inference_cache_contract.epochs import CACHE, Epochs, Stamp, adapter_epoch, category_epoch, flushed, tag_epoch, version_epoch
 from inference_cache_sidecar import headers as header_rules
 from inference_cache_sidecar.identity import UpstreamIdentity
 from inference_cache_sidecar.index.protocol import Vector
@@ -65,6 +65,10 @@ class Keeper:
             return None
         if begun.stamps is None:
             self._metrics.not_stored("epochs-unknown")
+            return None
+        if flushed(self._epochs, begun.stamps):
+            # Nobody would find it, and it would take the place of what was stored since.
+            self._metrics.not_stored("flushed")
             return None
         ttl_seconds = _ttl(asked, begun.marks, made.vector is not None)
         if ttl_seconds <= 0:

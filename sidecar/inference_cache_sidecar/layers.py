@@ -1,14 +1,16 @@
-"""Puts one configuration together: a flag beats a variable, a variable beats the file, the file beats the default. Pure.
+"""Puts one configuration together: a flag beats a variable, a variable beats the hot configuration, that beats the file, the file
+beats the default. Pure.
 
 `command` brings the layers; the outcome is what `parse_spec` reads, and where each value came from, for messages.
 """
 
 import copy
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from inference_cache_contract.configuration import Configuration
 from inference_cache_contract.endpoints import (
     ENCRYPTION_KEYS_VARIABLE,
     KAFKA_PASSWORD_VARIABLE,
@@ -17,9 +19,10 @@ from inference_cache_contract.endpoints import (
     TENANCY_KEY_VARIABLE,
 )
 from inference_cache_contract.errors import SpecErrors, SpecProblem
+from inference_cache_contract.quantity import parse_duration
 from inference_cache_contract.spec import Spec, parse_spec
 from inference_cache_contract.spec_table import SETTINGS, VARIABLE_PREFIX, Setting
-from inference_cache_sidecar.settings import PROCESS_SETTINGS, ProcessSetting
+from inference_cache_sidecar.settings import DRAIN_SECONDS, ENCRYPTION_KEY_FIELD, PROCESS_SETTINGS, ProcessSetting, Wanted
 
 UNUSED = ("semantic.calibration",)
 """Fields of the resource that a reader would expect to change what this sidecar does, and that it does not use."""
@@ -43,8 +46,25 @@ class Layers:
     variables: Mapping[str, str]
     file: Mapping[str, Any]
 
+    def beneath(self, configuration: Configuration) -> "Layers":
+        """With the hot configuration between the variables and the file. The model's version is never the configuration's: that tells
+        which one is to be served, not which one the model server beside this process serves."""
+        told = {name: value for name, value in configuration.spec.items() if name != "model"}
+        model = configuration.spec.get("model")
+        if isinstance(model, Mapping):
+            told["model"] = {name: value for name, value in model.items() if name != "version"}
+        elif model is not None:
+            told["model"] = model
+        return replace(self, file=_over(self.file, told))
+
+    def wanted(self) -> Wanted:
+        """Raises SpecErrors."""
+        return Wanted(self.spec(), self._drain_seconds(), tuple(f"spec.{path}" for path, _ in self._missing_secrets()))
+
     def process_value(self, setting: ProcessSetting) -> str | None:
         given = self.flags.get(setting.flag)
+        if isinstance(given, bool):
+            return str(given).lower()
         return given if isinstance(given, str) else self.variables.get(setting.variable) or setting.default
 
     def spec(self) -> Spec:
@@ -72,12 +92,34 @@ class Layers:
         unused = [
             f"spec.{path} is accepted but not used by this sidecar" for path in UNUSED if _get(self.file, path.split(".")) is not None
         ]
-        missing = [
-            f"spec.{path} names a secret, but {variable} is not set: this sidecar goes on without it"
-            for path, variable in SECRETS.items()
-            if _get(self.file, path.split(".")) is not None and not self.variables.get(variable)
-        ]
+        missing = [f"spec.{path} names a secret, but {variable} is not set: {_without(path)}" for path, variable in self._missing_secrets()]
         return unused + missing + list(_misspelt(self.variables))
+
+    def _missing_secrets(self) -> Iterator[tuple[str, str]]:
+        """Fields that name a secret, and the variable it should have come by."""
+        for path, variable in SECRETS.items():
+            if _get(self.file, path.split(".")) is not None and not self.variables.get(variable):
+                yield path, variable
+
+    def _drain_seconds(self) -> float:
+        told = _get(self.file, ("rollout", "drainTimeout"))
+        return DRAIN_SECONDS if told is None else parse_duration(told)
+
+
+def _without(path: str) -> str:
+    if f"spec.{path}" == ENCRYPTION_KEY_FIELD:
+        return "nothing is shared, since it would not be encrypted"
+    return "this sidecar goes on without it"
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings member by member, all else as a whole. An absent (null) value does not stand over another."""
+    both = dict(below)
+    for name, value in above.items():
+        beneath = both.get(name)
+        if value is not None:
+            both[name] = _over(beneath, value) if isinstance(value, Mapping) and isinstance(beneath, Mapping) else value
+    return both
 
 
 def _put(mapping: dict[str, Any], names: tuple[str, ...], value: object) -> bool:

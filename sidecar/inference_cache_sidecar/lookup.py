@@ -70,6 +70,7 @@ class Lookup:
         stale_seconds: float,
         clock: Callable[[], float],
         observe_search: Callable[[float], None],
+        refuted: Refuted,
     ) -> None:
         """`stale_seconds`: how long after its end an entry is still shown to `exact`, whatever for."""
         self._store = store
@@ -78,7 +79,7 @@ class Lookup:
         self._clock = clock
         self._stale_seconds = stale_seconds
         self._observe_search = observe_search
-        self.refuted = Refuted()
+        self.refuted = refuted
 
     async def exact(self, asked: Asked) -> Hit | Miss:
         """The entry of this very digest; possibly stale (`remaining_seconds` < 0), if the lifetimes keep stale ones."""

@@ -51,7 +51,8 @@ FLIGHTS: Final = 2
 class PipelineRules:
     """What of the spec the pipeline itself decides by."""
 
-    bypass: bool
+    bypass: BypassReason | None
+    """Why everything is passed through; None: it is not."""
     threshold: float
     lifetimes: Lifetimes
     categories: tuple[Category, ...]
@@ -63,7 +64,7 @@ class PipelineRules:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The pipeline's collaborators, put together by `app`."""
+    """The pipeline's collaborators, put together by `rules`."""
 
     upstream: Upstream
     identity: UpstreamIdentity
@@ -84,7 +85,7 @@ class Parts:
 
 
 class Pipeline:
-    """One for the process; `rules` may be replaced while it runs."""
+    """One for every set of rules: a request ends under those it began under."""
 
     def __init__(self, parts: Parts, rules: PipelineRules) -> None:
         self._parts = parts
@@ -113,13 +114,13 @@ class Pipeline:
         endpoint = PATHS.get(request.raw_path) if request.method == "POST" else None
         if endpoint is None:
             return await self._parts.passing.uncacheable(request, body, self.rules.body_bytes)
-        if self.rules.bypass:
-            return await self._parts.passing.bypass(request, body, BypassReason.MODE)
+        if self.rules.bypass is not None:
+            return await self._parts.passing.bypass(request, body, self.rules.bypass)
         return await self._cacheable(request, body, endpoint)
 
     def _repeated(self, request: web.BaseRequest, body: ClientBody) -> Replay | None:
         """Only where all requests are looked at alike: not by categories, not by who may mark them."""
-        if self.rules.bypass or self.rules.categories or self._parts.trust.networks:
+        if self.rules.bypass is not None or self.rules.categories or self._parts.trust.networks:
             return None
         started = time.monotonic()
         found = self._parts.repeats.answer(request, body)

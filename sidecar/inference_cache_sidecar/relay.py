@@ -10,6 +10,7 @@ from typing import Final
 
 import aiohttp
 from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from inference_cache_sidecar import headers as header_rules
@@ -22,7 +23,12 @@ WHOLE_BYTES: Final = 256 * 1024
 
 
 class Relayed(web.StreamResponse):
-    """A response whose headers are upstream's own: nothing is added that upstream did not say."""
+    """A response whose headers are upstream's own: nothing is added that upstream did not say, but that a draining sidecar hangs up."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        if getattr(request.protocol, "draining", False):
+            self.force_close()
+        return await super().prepare(request)
 
     async def _prepare_headers(self) -> None:
         absent = [name for name in ("Content-Type", "Server", "Date") if name not in self.headers]

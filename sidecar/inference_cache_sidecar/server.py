@@ -85,6 +85,15 @@ class Connection(RequestHandler):
         """All requests that were read are answered; a part of the next one's head may have come."""
         return self._waiter is not None and not self._messages and not self._close
 
+    @property
+    def idle(self) -> bool:
+        """No request, or part of one, is there."""
+        return self._between_requests and not self._head_bytes
+
+    @property
+    def draining(self) -> bool:
+        return self._server.draining
+
     def _head_continues(self, size: int) -> None:
         self._head_bytes += size
         if self._timer is None:
@@ -165,6 +174,26 @@ class ProxyServer(web.Server):
     def __init__(self, handler: web.RequestHandler | object, limits: ServerLimits) -> None:
         super().__init__(handler, handler_cancellation=True)  # type: ignore[arg-type]  # any async callable of a request
         self._limits = limits
+        self.draining = False
+
+    def use(self, limits: ServerLimits) -> None:
+        """For clients that connect from now on."""
+        self._limits = limits
+
+    @property
+    def busy(self) -> int:
+        """Connections with a request that is not wholly answered."""
+        return sum(not connection.idle for connection in self._connections if isinstance(connection, Connection))
+
+    def drain(self, draining: bool = True) -> None:
+        """Connections end with the answer that they carry now, or the next one."""
+        self.draining = draining
+
+    def close_idle(self) -> None:
+        for connection in list(self._connections):
+            if isinstance(connection, Connection) and connection.idle:
+                # Not `close`, which leaves the transport open until the server ends.
+                connection.force_close()
 
     @property
     def full(self) -> bool:

@@ -2,20 +2,27 @@
 
 import base64
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from inference_cache_contract.configuration import Configuration
 from inference_cache_contract.endpoints import ADMIN_PORT, ADMIN_TOKEN_VARIABLE, FEATURES_PORT, SERVING_PORT
 from inference_cache_contract.errors import shown
 from inference_cache_contract.spec import Spec
 from inference_cache_contract.spec_table import variable_of
 from inference_cache_sidecar.shared.address import RedisAddress, parse_redis_url
+from inference_cache_sidecar.supervisor.inheritance import Inherited
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:\[\]/@]+)):(?P<port>[0-9]{1,5})")
 KEY_BYTES: Final = 32
 LEAST_TENANCY_KEY: Final = 16
+DRAIN_SECONDS: Final = 120.0
+ADDRESS_FIELD: Final = "spec.store.redis.urlSecretRef"
+ENCRYPTION_KEY_FIELD: Final = "spec.store.redis.encryptionKeySecretRef"
 _TOKEN: Final = re.compile(r"[!-~]+")
 
 
@@ -44,6 +51,39 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What flags, variables and files together ask for."""
+
+    spec: Spec
+    drain_seconds: float = DRAIN_SECONDS
+    """How long a draining sidecar waits for what is in flight (spec.rollout.drainTimeout)."""
+    missing_secrets: tuple[str, ...] = ()
+    """Fields that name a secret whose variable is empty, such as `spec.store.redis.encryptionKeySecretRef`."""
+
+    @property
+    def must_not_share(self) -> bool:
+        """Answers are to be encrypted in the shared store, and there is no key."""
+        return ENCRYPTION_KEY_FIELD in self.missing_secrets
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationFile:
+    """The hot configuration, which is read again and again."""
+
+    path: Path
+    wanted: Callable[[Configuration], Wanted]
+    """With it between the variables and the file of `--spec`. Raises SpecErrors."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSettings:
+    token: str | None = field(default=None, repr=False)
+    """None: nobody can order it."""
+    least_seconds: float = 5.0
+    """Until nobody who routes requests sends any here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     listen: Address
     upstream: str
@@ -59,6 +99,22 @@ class Settings:
     secrets: Secrets = Secrets()
     features: Address = Address("127.0.0.1", FEATURES_PORT)
     """Where the feature cache listens, if the spec names a feature server."""
+    revision: str = ""
+    """What whoever started this process knows of how upstream is run: a digest, or nothing."""
+    drain_seconds: float = DRAIN_SECONDS
+    missing_secrets: tuple[str, ...] = ()
+    configuration: ConfigurationFile | None = None
+    """None: what this process was started with holds until it ends."""
+    drain: DrainSettings = DrainSettings()
+    inherited: Inherited | None = None
+    """None: no supervisor started this process."""
+    supervise: bool = False
+    """This process becomes the supervisor."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """Without the hot configuration."""
+        return Wanted(self.spec, self.drain_seconds, self.missing_secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +125,8 @@ class ProcessSetting:
     metavar: str
     default: str | None
     help: str
+    switch: bool = False
+    """A boolean: `--name` or `--no-name`."""
 
     @property
     def variable(self) -> str:
@@ -88,8 +146,21 @@ FEATURES: Final = ProcessSetting(
 )
 SPEC_FILE: Final = ProcessSetting("--spec", "FILE", None, "YAML file with the resource's spec (or the whole resource)")
 CACHE_NAME: Final = ProcessSetting("--cache-name", "NAME", "inference-cache", "namespace/name of the resource; part of every entry's scope")
+REVISION: Final = ProcessSetting(
+    "--revision", "TEXT", "", "digest of how the model server is run; part of every entry's scope, as what it says of itself"
+)
+CONFIGURATION: Final = ProcessSetting(
+    "--configuration", "FILE", None, "the hot configuration, as the operator writes it: heeded while running; beats the file of --spec"
+)
 LOG_LEVEL: Final = ProcessSetting("--log-level", "LEVEL", "info", "debug, info, warning or error")
-PROCESS_SETTINGS: Final = (LISTEN, UPSTREAM, ADMIN, FEATURES, SPEC_FILE, CACHE_NAME, LOG_LEVEL)
+SUPERVISE: Final = ProcessSetting(
+    "--supervise",
+    "",
+    "false",
+    "run the cache as a child that is restarted, and pass requests straight to the model server while it is away",
+    switch=True,
+)
+PROCESS_SETTINGS: Final = (LISTEN, UPSTREAM, ADMIN, FEATURES, SPEC_FILE, CACHE_NAME, REVISION, CONFIGURATION, LOG_LEVEL, SUPERVISE)
 
 
 def parse_address(text: str) -> Address:
@@ -127,6 +198,13 @@ def parse_log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f"{shown(text)} is not one of {', '.join(LOG_LEVELS)}")
     return text.lower()
+
+
+def parse_switch(text: str) -> bool:
+    """Raises ValueError."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{shown(text)} is not true or false")
+    return text.lower() == "true"
 
 
 def parse_redis(text: str) -> RedisAddress | None:

@@ -6,7 +6,7 @@ A test keeps the page equal to this.
 import sys
 from collections.abc import Iterator
 
-from inference_cache_contract.endpoints import ADMIN_TOKEN_VARIABLE
+from inference_cache_contract.endpoints import ADMIN_TOKEN_VARIABLE, DRAIN, DRAIN_TOKEN_VARIABLE
 from inference_cache_contract.spec import Category
 from inference_cache_contract.spec_fields import Leaf, members
 from inference_cache_contract.spec_kinds import BOOLEAN
@@ -18,13 +18,15 @@ _HEAD = """\
 # Settings of the sidecar
 
 Every setting can be given as a flag, as an environment variable or in the file behind `--spec`, which holds the `spec` of an
-`InferenceCache` resource. A flag beats its variable, a variable beats the file, the file beats the default.
+`InferenceCache` resource. A flag beats its variable, a variable beats the hot configuration (`--configuration`, read again whenever
+it changes), that beats the file, the file beats the default. Of the hot configuration `spec.model.version` is not heeded, and
+`semantic.embedder`, `store.redis`, `invalidation` and `features` after a restart only; `/status` says what waits for one.
 `inference-cache sidecar --print-config …` shows what comes out of it, in the form of the file.
 
 - **duration**: `24h`, `1h30m`, `5m`, `250ms`, `0s`; a plain number is seconds.
 - **bytes**: `512Mi`, `64Ki` (powers of 1024), `1G`, `500M` (powers of 1000); a plain number is bytes.
 - **boolean**: `true` or `false`; as a flag `--name` or `--no-name`.
-- 0 is a value, never "unset". An empty variable is not set. `Off` may stand unquoted in the sidecar's file; `kubectl` wants `"Off"`.
+- 0 is a value, never "unset". An empty variable is not set. `Off` may stand unquoted, in the sidecar's file and in the resource.
 - A wrong value, an unknown field or a key that stands twice is refused with its path; the sidecar ends with exit status 2.
 
 ## The process
@@ -34,6 +36,8 @@ Every setting can be given as a flag, as an environment variable or in the file 
 """
 _TOKEN = f"""\
 | | `{ADMIN_TOKEN_VARIABLE}` | | bearer token of the admin API's writes, which are off without it; no flag, since others could read it |
+| | `{DRAIN_TOKEN_VARIABLE}` | | last part of `{DRAIN}/…`, a path of the admin port that ends all caching for as long as this model server \
+runs, and is answered when nothing is in flight any more; not there without it |
 """
 _CATEGORIES = """
 ### Items of `spec.semantic.categories`

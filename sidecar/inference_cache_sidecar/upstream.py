@@ -41,9 +41,16 @@ class Upstream:
     def __init__(self, base: str, limits: UpstreamLimits) -> None:
         self.base = base.rstrip("/")
         self.address = URL(self.base)
-        self._limits = limits
         self._session: aiohttp.ClientSession | None = None
+        self.use(limits)
         self._urls: dict[str, URL] = {}
+
+    def use(self, limits: UpstreamLimits) -> None:
+        """For requests that are sent from now on."""
+        self._header_bytes = limits.header_bytes
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=limits.connect_seconds, sock_read=limits.idle_seconds or None, ceil_threshold=60
+        )
 
     async def open(self) -> None:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=10, socket_factory=_no_delay_socket)
@@ -52,11 +59,6 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_NO_AUTO_HEADERS,
-            max_line_size=self._limits.header_bytes,
-            max_field_size=self._limits.header_bytes,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._limits.connect_seconds, sock_read=self._limits.idle_seconds or None, ceil_threshold=60
-            ),
         )
 
     async def close(self) -> None:
@@ -102,7 +104,16 @@ class Upstream:
     ) -> aiohttp.ClientResponse:
         sent = time.monotonic()
         try:
-            return await self.session.request(method, self.url(raw_path), headers=headers, data=body, allow_redirects=False)
+            return await self.session.request(
+                method,
+                self.url(raw_path),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                timeout=self._timeout,
+                max_line_size=self._header_bytes,
+                max_field_size=self._header_bytes,
+            )
         except aiohttp.ClientConnectorError as error:
             raise UpstreamFault(502, "the model server does not accept connections") from error
         except (TimeoutError, aiohttp.ServerTimeoutError) as error:

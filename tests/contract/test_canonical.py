@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inference_cache_contract.canonical import MAX_LENGTH, Normalize, canonical
@@ -127,6 +127,8 @@ def test_folding_twice_changes_nothing(text: str, whitespace: bool, case: bool, 
     assert canonical(once, rules) == once
 
 
+@example("What\nWhat\n?", True, False, True)
+@example("A?", True, True, True)
 @given(st.lists(PIECES, max_size=14).map("".join), st.booleans(), st.booleans(), st.booleans())
 def test_folding_code_and_quotations_twice_changes_nothing(text: str, whitespace: bool, case: bool, punctuation: bool) -> None:
     rules = Normalize(whitespace, case, punctuation)

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-PRODUCT = ("contract/inference_cache_contract", "sidecar/inference_cache_sidecar", "toolkit/inference_cache_toolkit")
+PRODUCT = (
+    "contract/inference_cache_contract",
+    "artifacts/inference_cache_artifacts",
+    "operator/inference_cache_operator",
+    "sidecar/inference_cache_sidecar",
+    "toolkit/inference_cache_toolkit",
+)
 EXECUTING_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 EXECUTING_CALLS = {"eval", "exec", "compile"}
 
@@ -90,8 +96,8 @@ print("imported")
 """
 
 
-def test_importing_the_sidecar_touches_no_network() -> None:
-    command = [sys.executable, "-c", IMPORT_WITHOUT_NETWORK, "inference_cache_contract", "inference_cache_sidecar"]
+def test_importing_what_images_carry_touches_no_network() -> None:
+    command = [sys.executable, "-c", IMPORT_WITHOUT_NETWORK, *(each.rpartition("/")[2] for each in PRODUCT[:-1])]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "imported", run.stderr
 

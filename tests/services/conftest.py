@@ -26,7 +26,7 @@ from inference_cache_toolkit.processes import StartError, free_port, running, st
 __all__ = ["kafka_bootstrap", "kafka_of_the_run"]
 HERE = Path(__file__).parent
 VLLM_SECONDS = 300.0
-SIDECAR_SECONDS = 30.0
+SIDECAR_SECONDS = 120.0
 BYTE_LEVEL_BLANKS = "\u0120\u010a\u0109\u010d"
 """Blank, newline, tab and carriage return as a byte-level vocabulary writes them."""
 ADMIN_TOKEN = "services-test-token"
@@ -168,7 +168,7 @@ def sidecar_before() -> Callable[[str], AbstractAsyncContextManager[str]]:
     async def begin(upstream: str) -> AsyncIterator[str]:
         async with app.running(Settings(free, upstream, free, spec, "test", "info", None)) as sidecar:
             identity = sidecar.parts.identity
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(SIDECAR_SECONDS):
                 while not (identity.confirmed or identity.wants_key):
                     await asyncio.sleep(0.01)
             yield f"http://{sidecar.listen}"

@@ -8,7 +8,7 @@ from inference_cache_sidecar.errors import StoreUnavailable
 from inference_cache_sidecar.events.handling import EventCounts, EventHandler, Outcome
 from inference_cache_sidecar.events.payloads import Event
 
-SECONDS = 60.0
+SECONDS = 150.0
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from inference_cache_toolkit.redis_server import server_port
+from inference_cache_toolkit.processes import free_port
 
 HOST: Final = "127.0.0.1"
 CHUNK_BYTES: Final = 65536
@@ -17,7 +17,7 @@ class FaultProxy:
     """In front of `upstream`, a port of this machine. Stays on `port` through every fault."""
 
     def __init__(self, upstream: int) -> None:
-        self.port = server_port()
+        self.port = free_port()
         self.accepted = 0
         """Connections since it was made."""
         self._upstream = upstream

@@ -33,7 +33,9 @@ def main() -> None:
     if not (folder / "feature_store.yaml").exists():
         make(folder, int(sys.argv[3]) if len(sys.argv) > 3 else USERS)
     feast = Path(sys.executable).with_name("feast")
-    os.execv(feast, [str(feast), "--chdir", str(folder), "serve", "--host", "127.0.0.1", "--port", port, "--no-access-log"])
+    # By default a worker ends after some 1,000 requests and breaks off the connections it has just accepted.
+    served = ["serve", "--host", "127.0.0.1", "--port", port, "--no-access-log", "--max-requests", "0"]
+    os.execv(feast, [str(feast), "--chdir", str(folder), *served])
 
 
 def make(folder: Path, count: int) -> None:

@@ -22,7 +22,7 @@ from inference_cache_sidecar.shared.sealing import Sealer
 from inference_cache_sidecar.shared.servers import Servers
 from inference_cache_sidecar.upstream import Upstream, UpstreamLimits
 
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 20.0
 TTL_SECONDS = 600.0
 
 
@@ -34,14 +34,16 @@ class Replica:
 
 
 @asynccontextmanager
-async def feature_cache(feast: str, redis: str, *, deadline_seconds: float = 5.0, keys: tuple[bytes, ...] = ()) -> AsyncIterator[Replica]:
-    """Ready to serve. `deadline_seconds`, of every call to the store, is generous for machines that are busy."""
+async def feature_cache(
+    feast: str, redis: str, *, deadline_seconds: float = 5.0, lease_seconds: float = LEASE_SECONDS, keys: tuple[bytes, ...] = ()
+) -> AsyncIterator[Replica]:
+    """Ready to serve. `deadline_seconds`, of every call to the store, and the lease are generous for machines that are busy."""
     async with AsyncExitStack() as stack:
         servers, keyspace = Servers(parse_redis_url(redis)), Keyspace("tests/features")
         stack.push_async_callback(servers.close)
         hot, calls = HotCalls(servers, deadline_seconds), Calls(servers, Breaker(BreakerSettings()), deadline_seconds)
         stack.push_async_callback(hot.close)
-        epochs = SharedEpochs(calls, hot, Agreement(keyspace, new_replica_name(), LEASE_SECONDS, TTL_SECONDS))
+        epochs = SharedEpochs(calls, hot, Agreement(keyspace, new_replica_name(), lease_seconds, TTL_SECONDS))
         confirming = asyncio.create_task(epochs.run())
         stack.push_async_callback(_ended, confirming)
         upstream = Upstream(feast, UpstreamLimits(5.0, 0.0, 2**16))
@@ -58,7 +60,7 @@ async def feature_cache(feast: str, redis: str, *, deadline_seconds: float = 5.0
         stack.push_async_callback(server.close)
         stack.push_async_callback(proxy.shutdown, 5.0)
         stack.callback(listening.close)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(150):
             while not epochs.confirmed:
                 await asyncio.sleep(0.01)
         yield Replica(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", cache, epochs)

@@ -18,8 +18,7 @@ from typing import Final
 
 import psutil
 
-from inference_cache_toolkit.processes import Child, StartError, start, stop, wait_for
-from inference_cache_toolkit.redis_server import server_port
+from inference_cache_toolkit.processes import Child, StartError, free_port, start, stop, wait_for
 
 START_SECONDS: Final = 120.0
 FORMAT_SECONDS: Final = 120.0
@@ -127,8 +126,8 @@ def kafka_server(folder: Path, *, config: Sequence[str] = (), formatting: Sequen
 def prepared(folder: Path, *, config: Sequence[str] = (), formatting: Sequence[str] = ()) -> KafkaServer:
     """A broker that is yet to start, on a port that nobody has, its storage formatted. Raises StartError."""
     folder.mkdir(parents=True, exist_ok=True)
-    port, file = server_port(), folder / "server.properties"
-    settings = SETTINGS.format(port=port, controller_port=server_port(), data=folder / "data")
+    port, file = free_port(), folder / "server.properties"
+    settings = SETTINGS.format(port=port, controller_port=free_port(), data=folder / "data")
     file.write_text("\n".join((settings, *config, "")))
     java = _java(_jars())
     _format(java, file, formatting)

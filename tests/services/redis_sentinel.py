@@ -13,8 +13,8 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 from tests.services.redis_servers import stop_all, until, whole
 
-from inference_cache_toolkit.processes import StartError
-from inference_cache_toolkit.redis_server import KEEPS_NOTHING, RedisServer, prepared, server_port
+from inference_cache_toolkit.processes import free_port
+from inference_cache_toolkit.redis_server import KEEPS_NOTHING, RedisServer, prepared
 
 NAME: Final = "mymaster"
 REPLICATING: Final = (
@@ -23,7 +23,7 @@ REPLICATING: Final = (
 )
 WATCHING: Final = (
     f"sentinel monitor {NAME} 127.0.0.1 {{master}} 2",
-    f"sentinel down-after-milliseconds {NAME} 500",
+    f"sentinel down-after-milliseconds {NAME} 3000",
     f"sentinel failover-timeout {NAME} 3000",
 )
 
@@ -110,11 +110,11 @@ class SentinelServers:
 @contextmanager
 def sentinel_servers(folder: Path, replicas: int = 1, config: Sequence[str] = ()) -> Iterator[SentinelServers]:
     """A master, `replicas` and three sentinels, agreed and in step. `config`: lines of redis.conf. Raises StartError."""
-    master = server_port()
+    master = free_port()
     following = (f"replicaof 127.0.0.1 {master}",)
     lines = (*KEEPS_NOTHING, *REPLICATING, *config)
     servers = [prepared(folder / "redis-0", master, lines)]
-    servers += [prepared(folder / f"redis-{number}", server_port(), (*lines, *following)) for number in range(1, replicas + 1)]
+    servers += [prepared(folder / f"redis-{number}", free_port(), (*lines, *following)) for number in range(1, replicas + 1)]
     sentinels = _sentinels(folder, [server.port for server in servers])
     together = SentinelServers(tuple(servers), sentinels)
     try:
@@ -126,9 +126,7 @@ def sentinel_servers(folder: Path, replicas: int = 1, config: Sequence[str] = ()
 
 def _sentinels(folder: Path, servers: Sequence[int]) -> tuple[RedisServer, ...]:
     """Three, not yet started. They are told of each other and of the replicas, which they would take seconds to discover."""
-    known = {server_port(): secrets.token_hex(20) for _ in range(3)}
-    if len(known) < 3:
-        raise StartError("the same free port was found twice")
+    known = {free_port(): secrets.token_hex(20) for _ in range(3)}
     return tuple(_sentinel(folder / f"sentinel-{port}", port, known, servers) for port in known)
 
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from inference_cache_toolkit.processes import StartError
-from inference_cache_toolkit.redis_server import KEEPS_NOTHING, RedisServer, prepared, server_port
+from inference_cache_toolkit.processes import StartError, free_port
+from inference_cache_toolkit.redis_server import KEEPS_NOTHING, RedisServer, prepared
 
 READY_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 0.05
@@ -50,8 +50,8 @@ class ClusterServers:
 @contextmanager
 def cluster_servers(folder: Path, masters: int = 3, config: Sequence[str] = ()) -> Iterator[ClusterServers]:
     """A cluster that every node finds well. `config`: lines of redis.conf. Raises StartError."""
-    lines = (*KEEPS_NOTHING, "cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 2000", *config)
-    nodes = tuple(prepared(folder / f"node-{number}", server_port(BUS), lines) for number in range(masters))
+    lines = (*KEEPS_NOTHING, "cluster-enabled yes", "cluster-config-file nodes.conf", "cluster-node-timeout 10000", *config)
+    nodes = tuple(prepared(folder / f"node-{number}", free_port(beside=(BUS,)), lines) for number in range(masters))
     try:
         for node in nodes:
             node.start()

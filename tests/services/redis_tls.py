@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from inference_cache_toolkit.redis_server import KEEPS_NOTHING, RedisServer, prepared, server_port
+from inference_cache_toolkit.processes import free_port
+from inference_cache_toolkit.redis_server import KEEPS_NOTHING, RedisServer, prepared
 
 USER: Final = "cache"
 PASSWORD: Final = "p@ss/word:50%"
@@ -28,7 +29,7 @@ def tls_redis_server(folder: Path, rules: str = RULES) -> Iterator[RedisServer]:
     """A running server whose `url` names USER and the authority's certificate, `folder`/ca.pem. Raises StartError."""
     folder.mkdir(parents=True, exist_ok=True)
     write_certificates(folder)
-    port = server_port()
+    port = free_port()
     lines = (
         *KEEPS_NOTHING,
         *("port 0", f"tls-port {port}", "tls-auth-clients no"),

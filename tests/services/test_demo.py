@@ -12,6 +12,7 @@ import pytest
 from inference_cache_toolkit.processes import free_port
 
 PROGRAM = Path(sys.executable).with_name("inference-cache")
+ROW = re.compile(r"^(\S.*?) {2,}(\S.*?) {2,}((?:model|cache)\b.*?) +[\d.]+ m?s *$", re.MULTILINE)
 
 
 def command(*arguments: str) -> list[str]:
@@ -20,13 +21,17 @@ def command(*arguments: str) -> list[str]:
 
 
 def demo(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=400)
 
 
 def sources(printed: str) -> dict[tuple[str, str], str]:
     """Where each question was answered from, by its title and text."""
-    rows = [line for line in printed.splitlines() if "  " in line and line.rstrip().endswith(("ms", " s"))]
-    return {(row[:25].strip(), row[26:70].strip()): row[71:109].strip() for row in rows}
+    return {(title, question): source for title, question, source in rows(printed)}
+
+
+def rows(printed: str) -> list[tuple[str, str, str]]:
+    """Title, question and source of each answer."""
+    return [(row[1], row[2], row[3]) for row in ROW.finditer(printed)]
 
 
 def test_demo_shows_hits_of_both_kinds_and_every_refusal() -> None:
@@ -43,7 +48,11 @@ def test_demo_shows_hits_of_both_kinds_and_every_refusal() -> None:
     assert found["the other direction", "How do I convert EUR to USD?"].startswith("model, refused: ")
     assert found["rephrased in the same", "What does it cost a month?"].startswith("cache, similar question")
     assert found["the same in another", "What does it cost per month?"] == "model"
-    assert run.stdout.count("model, shared with another caller") == 4
+    herd = [source for title, _, source in rows(run.stdout) if title.startswith("five callers at once")]
+    shared = herd.count("model, shared with another caller")
+    # Who asks late, as on a machine that stands still for a moment, is given the answer from the cache.
+    assert (herd.count("model"), shared + herd.count("cache, same question")) == (1, 4)
+    assert shared > 0
     assert "20 answers, 10 calls of the model, 10 saved." in run.stdout
 
 
@@ -71,7 +80,7 @@ def test_demo_stays_until_a_signal_and_takes_its_children_with_it(number: signal
             _until(running.stdout, words)
             children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
             running.send_signal(number)
-            assert running.wait(20) == 0
+            assert running.wait(100) == 0
         finally:
             running.kill()
     assert children

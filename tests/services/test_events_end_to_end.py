@@ -41,6 +41,8 @@ class Source:
     send: Callable[[str, object], Awaitable[None]]
     until_read: Callable[[int], Awaitable[None]]
     """Returns when so many sidecars read it."""
+    readers: int = 1
+    """How many of two sidecars carry out each event."""
 
 
 async def at_once(_: int) -> None:
@@ -66,7 +68,7 @@ def pubsub(redis: RedisServer) -> Source:
         with redis.client() as client:
             await until(lambda: client.pubsub_numsub("kb_updates") == [("kb_updates", sidecars)])
 
-    return Source({"pubsub": {}}, send, until_heard)
+    return Source({"pubsub": {}}, send, until_heard, readers=2)
 
 
 @pytest.fixture
@@ -98,12 +100,21 @@ async def sidecars(start_sidecar: Start, redis: RedisServer, source: Source) -> 
 
 
 @asynccontextmanager
-async def flushed(sidecars: list[Client], target: str) -> AsyncIterator[None]:
-    """What is done inside makes some of the sidecars flush."""
+async def flushed(sidecars: list[Client], target: str, source: Source) -> AsyncIterator[None]:
+    """The event that is sent inside makes some of the sidecars flush; in the end all have done with it."""
     flushes = [sidecar.running.parts.metrics.flushes for sidecar in sidecars]
-    before = sum(counts[target] for counts in flushes)
+    before, applied_before = sum(counts[target] for counts in flushes), await applied(sidecars)
     yield
     await until(lambda: sum(counts[target] for counts in flushes) > before)
+    async with asyncio.timeout(SECONDS):
+        while await applied(sidecars) < applied_before + source.readers:
+            await asyncio.sleep(0.02)
+
+
+async def applied(sidecars: list[Client]) -> float:
+    """Events, of all sidecars."""
+    metrics = [await sidecar.metrics() for sidecar in sidecars]
+    return sum(value for each in metrics for name, value in each.items() if name.startswith("inference_cache_events_applied_total"))
 
 
 async def kinds(sidecars: list[Client], what: str, headers: dict[str, str]) -> list[str]:
@@ -135,7 +146,7 @@ async def test_what_an_event_concerns_is_served_by_no_sidecar_any_more_and_all_e
     headers = {"tagged": TAGGED, "priced": PRICING, "plain": {}}
     for what, given in headers.items():
         await stored(sidecars, what, given)
-    async with flushed(sidecars, target):
+    async with flushed(sidecars, target, source):
         await source.send(channel, payload)
     for what, given in headers.items():
         wanted = "miss" if what in concerned else "exact"
@@ -145,7 +156,7 @@ async def test_what_an_event_concerns_is_served_by_no_sidecar_any_more_and_all_e
 async def test_an_equal_event_later_flushes_again(sidecars: list[Client], source: Source) -> None:
     for _ in range(3):
         await stored(sidecars, "tagged", TAGGED)
-        async with flushed(sidecars, "tag"):
+        async with flushed(sidecars, "tag", source):
             await source.send("user_activity", {"user_id": "7"})
         assert await kinds(sidecars, "tagged", TAGGED) == ["miss", "miss"]
 
@@ -185,7 +196,7 @@ async def test_activity_makes_every_sidecar_ask_for_the_users_features_again_and
     before = [await read(sidecar) for sidecar in sidecars]
     assert len(server.asked) == 1
     server.change("user_id", 7)
-    async with flushed(sidecars, "tag"):
+    async with flushed(sidecars, "tag", stream):
         await stream.send("user_activity", {"user_id": "7"})
     after = [await read(sidecar) for sidecar in sidecars]
     assert after[0] == after[1] != before[0]

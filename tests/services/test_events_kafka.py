@@ -138,11 +138,11 @@ async def test_a_topic_that_is_made_later_is_read_from_its_beginning(settings: K
 
 
 async def test_a_group_of_a_new_process_begins_with_what_was_written_since_it_started(settings: KafkaSettings) -> None:
-    cache = Cache()
-    await send_at(settings, time.time() - 3600, "model_updates", {"version": "old"})
-    await send_at(settings, time.time() - 1, "model_updates", {"version": "new"})
-    await send_at(settings, time.time() - 3600, "user_activity", {"user_id": "old"})
-    async with reading(replace(settings, since_seconds=time.time() - 10), cache):
+    cache, now = Cache(), time.time()
+    await send_at(settings, now - 3600, "model_updates", {"version": "old"})
+    await send_at(settings, now - 1, "model_updates", {"version": "new"})
+    await send_at(settings, now - 3600, "user_activity", {"user_id": "old"})
+    async with reading(replace(settings, since_seconds=now - 10), cache):
         await until(lambda: cache.flushed == ["version new"])
         await send(settings, "user_activity", {"user_id": "new"})
         await until(lambda: cache.flushed == ["version new", "tag user:new"])
@@ -165,7 +165,7 @@ async def test_when_one_replica_of_a_group_leaves_another_carries_on(settings: K
     await send(settings, "model_updates", {"version": "v1"})
     async with reading(settings, second):
         async with reading(settings, first):
-            await until(lambda: first.flushed + second.flushed == ["version v1"])
+            await until(lambda: "version v1" in first.flushed + second.flushed)
             await send(settings, "model_updates", {"version": "v2"})
             await until(lambda: "version v2" in first.flushed + second.flushed)
         await send(settings, "model_updates", {"version": "v3"})

@@ -8,18 +8,19 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from tests.services.event_cache import Cache, until
+from tests.services.event_cache import SECONDS, Cache, until
 from tests.services.redis_sentinel import SentinelServers
 
 from inference_cache_contract.keyspace import Keyspace
 from inference_cache_contract.spec_invalidation import RedisStream
 from inference_cache_sidecar.breaker import Breaker, BreakerSettings
-from inference_cache_sidecar.events import pubsub
+from inference_cache_sidecar.events import pubsub, turn
 from inference_cache_sidecar.events.handling import Outcome
 from inference_cache_sidecar.events.payloads import CHANNELS
 from inference_cache_sidecar.events.pubsub import PubsubEvents
 from inference_cache_sidecar.events.redis_stream import TIDY, StreamEvents
 from inference_cache_sidecar.events.turn import LEASE_SECONDS, Turn
+from inference_cache_sidecar.shared import servers as shared_servers
 from inference_cache_sidecar.shared.address import parse_redis_url
 from inference_cache_sidecar.shared.calls import Calls
 from inference_cache_sidecar.shared.servers import Servers
@@ -31,6 +32,12 @@ GROUP = "test"
 PATIENT = RedisStream()
 HASTY = replace(PATIENT, claim_seconds=1.0)
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a second breaks no connection: what is tested here is what becomes of events."""
+    monkeypatch.setattr(shared_servers, "CONNECT_SECONDS", 10.0)
 
 
 @asynccontextmanager
@@ -97,12 +104,15 @@ async def test_events_of_every_channel_are_carried_out_also_those_sent_before(sh
 async def test_of_several_replicas_one_handles_each_event(shared_server: str) -> None:
     caches = [Cache(), Cache(), Cache()]
     async with reading(shared_server, caches[0]), reading(shared_server, caches[1]), reading(shared_server, caches[2]):
-        for start in range(0, 600, 20):
-            await send(shared_server, "kb_updates", *({"tags": [str(number)]} for number in range(start, start + 20)))
-        await until(lambda: sum(len(cache.flushed) for cache in caches) >= 600)
+        sent = 0
+        async with asyncio.timeout(SECONDS):
+            # Until the last of them has connected, too, and has its share.
+            while sent < 600 or not all(cache.flushed for cache in caches):
+                await send(shared_server, "kb_updates", *({"tags": [str(number)]} for number in range(sent, sent + 20)))
+                sent += 20
+        await until(lambda: sum(len(cache.flushed) for cache in caches) >= sent)
     flushed = [tag for cache in caches for tag in cache.flushed]
-    assert sorted(flushed) == sorted(f"tag {number}" for number in range(600))
-    assert all(cache.flushed for cache in caches)
+    assert sorted(flushed) == sorted(f"tag {number}" for number in range(sent))
 
 
 async def test_a_new_replica_goes_on_where_the_last_one_stopped(redis: RedisServer) -> None:
@@ -311,7 +321,8 @@ async def test_a_bad_message_is_counted_and_skipped(redis: RedisServer) -> None:
     async with listening(redis.url, cache):
         await publish(redis.url, "model_updates", {"version": 5})
         await publish(redis.url, "model_updates", {"version": "v1"})
-        await until(lambda: cache.flushed == ["version v1"])
+        # Marks of `heard` may still come.
+        await until(lambda: "version v1" in cache.flushed)
     assert cache.outcomes(Outcome.BAD) == 1
 
 
@@ -332,25 +343,40 @@ async def test_after_the_server_was_away_or_silent_what_is_published_is_heard_ag
         await heard(own_redis.url, cache)
 
 
-async def test_it_is_the_turn_of_one_replica_and_of_another_once_that_is_gone(shared_server: str) -> None:
+async def test_it_is_the_turn_of_one_replica_and_of_another_once_that_is_gone(shared_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine that stands still for some seconds must not hand it on.
+    monkeypatch.setattr(turn, "_MS", int(4 * LEASE_SECONDS * 1000))
     async with connected(shared_server) as servers:
         calls = Calls(servers, Breaker(BreakerSettings(3, 0.2)), 1.0)
         first, second = (Turn(calls, Keyspace("test"), name) for name in ("first", "second"))
         first_task = asyncio.create_task(first.run())
         await until(lambda: first.mine)
+        second.mine = True  # until it has asked
         second_task = asyncio.create_task(second.run())
-        await asyncio.sleep(LEASE_SECONDS)
-        assert (first.mine, second.mine) == (True, False)
+        await until(lambda: not second.mine)
+        await prolonged(servers, Keyspace("test").events_turn())
+        assert not second.mine
+        await until(lambda: first.mine)
         await ended([first_task])
         await until(lambda: second.mine)
         await ended([second_task])
 
 
+async def prolonged(servers: Servers, key: str) -> None:
+    """Until a lease has more time than a moment before; it must not come near its end meanwhile."""
+    left = before = await servers.client.pttl(key)
+    async with asyncio.timeout(SECONDS):
+        while left <= before:
+            assert left > 1000, "nobody has lengthened it"
+            await asyncio.sleep(0.05)
+            before, left = left, await servers.client.pttl(key)
+
+
 async def test_a_silent_time_is_no_interruption(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pubsub, "SILENCE_SECONDS", 1.2)
+    monkeypatch.setattr(pubsub, "SILENCE_SECONDS", 4.0)
     cache = Cache()
     async with listening(redis.url, cache):
-        await asyncio.sleep(4)
+        await asyncio.sleep(10)
         await publish(redis.url, "model_updates", {"version": "v1"})
-        await until(lambda: cache.flushed == ["version v1"])
+        await until(lambda: "version v1" in cache.flushed)
     assert cache.counts.interruptions["pubsub"] == 0

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 from tests.services.feast_server import feast_server
-from tests.services.feature_caches import LEASE_SECONDS, Replica, feature_cache
+from tests.services.feature_caches import Replica, feature_cache
 
 from inference_cache_toolkit.features_client import FeatureClient
 from inference_cache_toolkit.redis_server import RedisServer
@@ -19,6 +19,7 @@ from inference_cache_toolkit.redis_server import RedisServer
 pytestmark = pytest.mark.services
 
 STATS = ["user_stats:age", "user_stats:score", "user_stats:city", "user_stats:clicks"]
+SHORT_LEASE_SECONDS = 2.0
 ITEMS = ["item_embeddings:embedding", "item_embeddings:title"]
 
 
@@ -106,7 +107,7 @@ USERS = st.lists(st.integers(40, 46), min_size=1, max_size=6)
 SOME_FEATURES = st.lists(st.sampled_from([*STATS, *ITEMS, "visits:seen"]), min_size=1, max_size=5, unique=True)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.lists(SOME_FEATURES, min_size=1, max_size=2), st.lists(st.tuples(st.integers(0, 1), USERS), min_size=3, max_size=8))
 def test_any_sequence_of_requests_is_answered_as_by_feast(
     feast: str, redis_of_the_run: RedisServer, questions: list[list[str]], requests: list[tuple[int, list[int]]]
@@ -175,11 +176,11 @@ async def test_with_encryption_the_store_shows_no_values(feast: str, redis: Redi
 
 async def test_a_hanging_store_costs_no_answer(feast: str, redis: RedisServer) -> None:
     document = asked(STATS, user_id=[1, 2, 3])
-    async with feature_cache(feast, redis.url, deadline_seconds=0.05) as replica:
+    async with feature_cache(feast, redis.url, deadline_seconds=0.05, lease_seconds=SHORT_LEASE_SECONDS) as replica:
         await same(replica.url, feast, document)
         redis.pause()
         try:
-            ends = time.monotonic() + 2 * LEASE_SECONDS
+            ends = time.monotonic() + 2 * SHORT_LEASE_SECONDS
             while time.monotonic() < ends:
                 await same(replica.url, feast, asked(STATS, user_id=[4, 5]))
                 await same(replica.url, feast, document)

@@ -38,7 +38,7 @@ async def watched(running_with_sentinel: Chaos, sentinels: SentinelServers) -> C
 
 async def test_a_failover_after_a_flush_brings_nothing_flushed_back(watched: Chaos, sentinels: SentinelServers) -> None:
     async with watched.asked() as traffic:
-        flushed = await watched.flush(0, TAG)
+        flushed = await watched.flushed(0, TAG)
         await asyncio.to_thread(sentinels.failover)
         await traffic.outlasts(flushed)
     judge(traffic, flushed)
@@ -62,7 +62,7 @@ async def test_a_flush_that_a_failover_loses_is_made_good(watched: Chaos, sentin
     (behind,) = sentinels.replicas()
     async with watched.asked() as traffic:
         await asyncio.to_thread(behind.pause)
-        flushed = await watched.flush(0, TAG)
+        flushed = await watched.flushed(0, TAG)
         old = await asyncio.to_thread(sentinels.kill_master)
         behind.resume()
         await asyncio.to_thread(sentinels.promoted, old.port)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -20,7 +20,9 @@ from inference_cache_toolkit.processes import Child, answers, free_port, start, 
 
 PROGRAM = Path(sys.executable).with_name("inference-cache")
 QUICK = ("--semantic-mode", "Off")
-START_SECONDS = 30.0
+START_SECONDS = 120.0
+END_SECONDS = 25.0
+"""Less than a connection that is never closed would hold up the end."""
 ASKED = {"model": "tiny", "messages": [{"role": "user", "content": "What is a cache?"}]}
 
 
@@ -49,7 +51,7 @@ def standin(processes: Callable[..., Child]) -> str:
 
 @contextmanager
 def posted(port: int, **fields: object) -> Iterator[http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
     connection.request("POST", "/v1/chat/completions", json.dumps({**ASKED, **fields}), {"Content-Type": "application/json"})
     yield connection.getresponse()
     connection.close()
@@ -72,10 +74,19 @@ def started(processes: Callable[..., Child], upstream: str, *arguments: str, **e
 
 
 def until_hit(port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + START_SECONDS
     while "; hit" not in asked(port):
         assert time.monotonic() < deadline, "no hit came"
         time.sleep(0.05)
+
+
+def until_refused(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with suppress(ConnectionRefusedError):
+        while True:
+            socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS).close()
+            assert time.monotonic() < deadline, "it still takes connections"
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT], ids=lambda name: name.name)
@@ -87,7 +98,7 @@ def test_a_signal_lets_a_running_stream_finish_and_ends_with_status_0(processes,
         rest = response.read()
     assert first.startswith(b"data: {")
     assert rest.endswith(b"data: [DONE]\n\n")
-    assert child.process.wait(5) == 0
+    assert child.process.wait(END_SECONDS) == 0
     assert "Traceback" not in child.tail()
 
 
@@ -96,22 +107,18 @@ def test_a_sidecar_that_stops_takes_no_new_connections(processes, standin):
     with posted(port, stream=True) as response:
         response.readline()
         child.process.terminate()
-        time.sleep(0.2)
-        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
-            pass
+        until_refused(port)
         assert response.read().endswith(b"data: [DONE]\n\n")
-    assert child.process.wait(5) == 0
+    assert child.process.wait(END_SECONDS) == 0
 
 
 def test_an_idle_kept_connection_does_not_hold_up_the_end(processes, standin):
     child, port, _ = started(processes, standin)
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as idle:
+    with socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS) as idle:
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert idle.recv(4096).startswith(b"HTTP/1.1 200")
-        asked_at = time.monotonic()
         child.process.terminate()
-        assert child.process.wait(10) == 0
-        assert time.monotonic() - asked_at < 5
+        assert child.process.wait(END_SECONDS) == 0
 
 
 @pytest.mark.parametrize("taken", ["listen", "admin"])
@@ -144,7 +151,7 @@ def administered(admin: int, token: str | None) -> int:
     headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
     request = Request(f"http://127.0.0.1:{admin}/flush", b'{"all": true, "dryRun": true}', headers)
     try:
-        with urlopen(request, timeout=5) as answer:
+        with urlopen(request, timeout=START_SECONDS) as answer:
             return int(answer.status)
     except OSError as refused:
         return int(getattr(refused, "code", 0))
@@ -175,7 +182,7 @@ def test_neither_prompt_nor_answer_nor_key_is_logged(processes, standin):
 
 def ran(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [str(PROGRAM), "sidecar", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env={**os.environ, **environment})
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=START_SECONDS, env={**os.environ, **environment})
 
 
 def test_help_names_every_place_a_setting_can_come_from():

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.services
 QUESTIONS = ("How do I reset my password?", "How can I reset my password?", "What does it cost?", "Where are you?", "Who are you?")
 """The second is found by similarity to the first."""
 ASKERS = 4
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 150.0
 KEY = "s3cret"
 
 
@@ -43,7 +43,7 @@ def ask(url: str, question: str, key: str | None = "any") -> Told:
     # Two tiny models may say the same, never with the same probabilities.
     body = {"logprobs": True, "model": "tiny", "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 24}
     headers = {"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
-    connection, at = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20), time.monotonic()
+    connection, at = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), time.monotonic()
     try:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         response = connection.getresponse()
@@ -154,7 +154,9 @@ def test_hundreds_of_requests_around_a_killed_and_replaced_server_never_hear_the
         after = herd.since(dead)
         assert repeated(after, one) == []
         two = learned(url)
-        assert {content(told) for told in after if told.hit} <= {content(told) for told in after if told.status == 200 and not told.hit}
+        # A hit may be noted before the answer that it repeats.
+        fresh = {content(told) for told in herd.since(dead) if told.status == 200 and not told.hit}
+        assert {content(told) for told in after if told.hit} <= fresh
         assert set(two.values()).isdisjoint(one.values())
 
         dead = kill(server)
@@ -180,7 +182,7 @@ def test_a_server_replaced_while_nobody_asks_is_noticed_by_the_first_who_does(ru
 
 
 def test_a_vllm_that_wants_a_key_and_is_replaced_by_another_model(run_sidecar: Any, start_vllm: Any) -> None:
-    handle = start_vllm(seed=1, extra=("--api-key", KEY))
+    handle = start_vllm(seed=1, port=free_port(), extra=("--api-key", KEY))
     url = run_sidecar(handle.server.url, "semantic: {mode: Off}\n").url
     one = learned(url, KEY)
     for key in (None, "wrong"):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from multidict import CIMultiDict
@@ -31,8 +31,11 @@ KEY = b"k" * 32
 DIGEST = b"d" * 32
 STREAMED = Query(Endpoint.CHAT, "m", b"", "hello", b"hello", True, Rendition(stream=True, include_usage=True))
 PLAIN = Query(Endpoint.CHAT, "m", b"", "hello", b"hello", True, Rendition())
-LASTING = Terms()
-SHORT = Terms(lease_seconds=1.0, renew_seconds=0.3)
+LASTING = Terms(lease_seconds=60.0, slack_seconds=20.0)
+"""A busy machine is no dead replica, and no store that hangs."""
+LOOKING_LATE = replace(LASTING, look_seconds=30.0)
+SHORT = replace(LASTING, lease_seconds=5.0, renew_seconds=0.3)
+"""For a leader that is to die: the others renew theirs."""
 PATIENCE = 60.0
 
 
@@ -82,9 +85,10 @@ class Replica:
     def __init__(self, url: str, terms: Terms, keys: tuple[bytes, ...], deadline: float, limit: int) -> None:
         self.servers = Servers(parse_redis_url(url))
         self.hot = HotCalls(self.servers, deadline)
+        # There is nothing here that would close the breaker again.
+        self.calls = Calls(self.servers, Breaker(BreakerSettings(failures=1_000_000)), deadline)
         self.flights = Flights(limit, MemoryEpochs())
-        calls = Calls(self.servers, Breaker(BreakerSettings()), deadline)
-        self.coalescer = RedisCoalescer(self.hot, calls, KEYS, Sealer(keys), self.flights, terms)
+        self.coalescer = RedisCoalescer(self.hot, self.calls, KEYS, Sealer(keys), self.flights, terms)
         self.found: Hit | None = None
         self.looks = 0
         self.may_follow = True
@@ -101,6 +105,11 @@ class Replica:
             await self.coalescer.fly(flight, Trip(key, lambda: model.answer(flight), find, may_follow, Miss()))
 
         return self.flights.join(self.flights.start(DIGEST, query, credential, work))
+
+    def expect(self, seconds: float, slack: float = 0.5) -> None:
+        """From now on a store that is silent for longer is one that fails; `slack` is for waiting reads."""
+        self.hot._deadline_seconds = seconds
+        self.coalescer._streams._terms = replace(LASTING, slack_seconds=slack)
 
     async def cut_off(self) -> None:
         """From now on it neither renews its leases nor tells anything, as if it were dead."""

@@ -1,11 +1,14 @@
 """Several replicas, one Redis: who asks upstream, who follows, and who must not."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from multidict import CIMultiDict
 from tests.sidecar.coalescing_replicas import (
     DIGEST,
+    LASTING,
+    LOOKING_LATE,
     PLAIN,
     STREAMED,
     Model,
@@ -23,7 +26,6 @@ from tests.sidecar.coalescing_replicas import (
 )
 
 from inference_cache_sidecar.coalescing.protocol import flight_key
-from inference_cache_sidecar.coalescing.terms import Terms
 from inference_cache_sidecar.errors import SidecarError, UpstreamFault
 from inference_cache_sidecar.flights import Flight
 from inference_cache_sidecar.outcome import Answered, Hit, Miss
@@ -106,14 +108,14 @@ async def test_who_comes_late_sees_what_was_said_before(start):
 
 async def test_a_flight_that_ends_before_it_was_seen_that_somebody_waits_is_told_whole(start):
     model = Model()
-    _, _, _, (reader,) = await led(start, model, terms=Terms(look_seconds=30.0))
+    _, _, _, (reader,) = await led(start, model, terms=LOOKING_LATE)
     model.say(b"one ", b"two", None)
     assert await whole(reader) == b"one two"
     assert model.calls == 1
 
 
 async def test_nothing_is_written_while_nobody_waits_but_that_the_flight_has_ended(start, redis):
-    model, replica = Model(), start(terms=Terms(look_seconds=0.001))
+    model, replica = Model(), start(terms=replace(LASTING, look_seconds=0.001))
     reader = replica.fly(model)
     model.say(b"one", b"two", None)
     await whole(reader)
@@ -247,7 +249,7 @@ async def test_a_flight_that_was_withdrawn_is_joined_by_nobody_else_and_goes_on_
 
 
 async def test_no_more_flights_are_followed_at_once_than_agreed(start):
-    model, leader, other = Model(), start(), start(terms=Terms(followed=1))
+    model, leader, other = Model(), start(), start(terms=replace(LASTING, followed=1))
     for key in (b"1" * 32, b"2" * 32):
         leader.fly(model, key=key)
     await until(lambda: model.calls == 2)
@@ -282,7 +284,7 @@ async def test_a_refusal_is_for_the_same_credential_only(start):
 )
 async def test_a_model_server_in_trouble_is_not_every_replicas(start, model):
     sound = Model()
-    leader, other = start(terms=Terms(look_seconds=30.0)), start()
+    leader, other = start(terms=LOOKING_LATE), start()
     fault, model.fault = model.fault, None
     gate = asyncio.Event()
     answer = model.answer

@@ -1,11 +1,14 @@
 """Replicas that ask upstream for others, and go: by dying, pausing, closing, or because their callers leave."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.sidecar.coalescing_replicas import (
     KEY,
     KEYS,
+    LASTING,
+    LOOKING_LATE,
     PATIENCE,
     SHORT,
     Model,
@@ -26,14 +29,18 @@ from inference_cache_sidecar.errors import UpstreamAborted
 pytestmark = pytest.mark.slow
 
 start = starting
+HEARD_LONG = replace(LASTING, renew_seconds=20.0)
+"""Who waits is known to wait for 50 s."""
 
 
 async def test_a_holder_that_never_was_costs_exactly_one_call(start, redis):
     with redis.client() as client:
-        client.set(KEYS.flight(KEY).decode(), "0123456789abcdef" * 2 + "o.", px=700)
-    model = Model()
-    replicas = [start(terms=SHORT) for _ in range(3)]
-    readers = [replica.fly(model) for replica in replicas]
+        client.set(KEYS.flight(KEY).decode(), "0123456789abcdef" * 2 + "o.", px=600_000)
+        model = Model()
+        replicas = [start() for _ in range(3)]
+        readers = [replica.fly(model) for replica in replicas]
+        await until(lambda: all(map(follows, replicas)))
+        client.pexpire(KEYS.flight(KEY).decode(), 1)
     await until(lambda: model.calls == 1 and agreed_anew(replicas))
     model.say(b"one", None)
     assert [await whole(reader) for reader in readers] == [b"one"] * 3
@@ -42,7 +49,7 @@ async def test_a_holder_that_never_was_costs_exactly_one_call(start, redis):
 
 async def test_a_dead_leader_costs_exactly_one_call_more(start):
     model, again = Model(), Model()
-    leader, others = start(terms=SHORT), [start(terms=SHORT) for _ in range(3)]
+    leader, others = start(terms=SHORT), [start() for _ in range(3)]
     leader.fly(model)
     await until(model.asked.is_set)
     readers = [other.fly(again) for other in others]
@@ -69,7 +76,7 @@ async def test_a_leader_that_dies_in_mid_answer_breaks_it_off(start):
 
 async def test_a_leader_that_dies_in_a_plain_answer_costs_one_call_more(start):
     model, again = Model(events=False), Model(events=False)
-    leader, other = start(terms=SHORT), start(terms=SHORT)
+    leader, other = start(terms=SHORT), start()
     leader.fly(model)
     await until(model.asked.is_set)
     reader = other.fly(again)
@@ -94,7 +101,7 @@ async def test_a_leader_whose_lease_is_gone_learns_it_at_the_next_look(start, re
 
 async def test_a_leader_whose_last_caller_leaves_goes_on_for_those_elsewhere(start):
     model = Model()
-    leader, leading, _, (reader,) = await led(start, model)
+    leader, leading, _, (reader,) = await led(start, model, terms=HEARD_LONG)
     await until(lambda: any(teller.is_heard for teller in leader.coalescer._tellers.values()))
     model.say(b"one ")
     await heard(reader, 4)
@@ -136,7 +143,7 @@ async def test_the_last_one_leaving_anywhere_ends_the_call(start):
 
 async def test_an_answer_given_up_before_it_was_seen_that_somebody_waits_is_asked_for_once_more(start):
     model = Model()
-    leader, leading, _, (reader,) = await led(start, model, terms=Terms(look_seconds=30.0))
+    leader, leading, _, (reader,) = await led(start, model, terms=LOOKING_LATE)
     model.say(b"one")
     await heard(leading, 3)
     leader.flights.leave(leading)
@@ -171,7 +178,7 @@ async def test_a_leader_that_closes_hands_over_before_the_first_token(start):
 
 async def test_a_leader_that_drains_waits_for_those_elsewhere(start):
     model = Model()
-    leader, _, _, (reader,) = await led(start, model)
+    leader, _, _, (reader,) = await led(start, model, terms=HEARD_LONG)
     model.say(b"one")
     await heard(reader, 3)
     draining = asyncio.create_task(leader.coalescer.drain(PATIENCE))
@@ -185,7 +192,7 @@ async def test_a_leader_that_drains_waits_for_those_elsewhere(start):
 async def test_a_paused_leader_writes_where_nobody_reads(start, redis):
     """It wakes up and goes on, when another has long taken its lease."""
     old, new = Model(), Model()
-    leader = start(terms=Terms(look_seconds=30.0))
+    leader = start(terms=LOOKING_LATE)
     leading = leader.fly(old)
     await until(old.asked.is_set)
     with redis.client() as client:
@@ -215,7 +222,7 @@ async def test_leaders_that_die_one_after_the_other_are_not_waited_for_for_ever(
         while True:
             number += 1
             with redis.client() as client:
-                client.set(KEYS.flight(KEY).decode(), f"{number:032x}o.", px=5000)
+                client.set(KEYS.flight(KEY).decode(), f"{number:032x}o.", px=600_000)
             await asyncio.sleep(0.05)
 
     holding = asyncio.create_task(hold())

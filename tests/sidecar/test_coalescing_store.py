@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from tests.sidecar.coalescing_replicas import (
@@ -50,23 +51,27 @@ async def test_a_store_that_hangs_holds_up_nobody_for_longer_than_a_deadline_and
     model.say(*[None] * 30)
     await whole(replica.fly(model))
     redis.pause()
-    took = []
+    took, made = [], []
     for _ in range(10):
         begun = loop.time()
         await whole(replica.fly(model))
         took.append(loop.time() - begun)
+        made.append(replica.hot.counts.made)
+    assert len(set(made)) == 1, "it was asked again"
     redis.resume()
-    assert sorted(took)[5] < 0.1, took
-    assert sum(took) < 2.0, took
+    assert sorted(took)[5] < 0.2, took
+    assert max(took) < 5.0, took
 
 
 async def test_a_lease_that_came_too_late_counts_when_it_turns_out_to_be_had(start, redis):
-    model, leader = Model(), start(deadline=0.05, terms=Terms(lease_seconds=30.0))
+    model, leader = Model(), start()
     async with within():
         await leader.hot.get(b"connected")
     redis.pause()
+    leader.expect(0.05)
     leading = leader.fly(model)
     await until(model.asked.is_set)
+    leader.expect(10.0, slack=20.0)
     redis.resume()
     await until(lambda: lease_of(redis))
     other = start()
@@ -82,8 +87,9 @@ async def test_a_caller_who_leaves_while_the_store_is_asked_holds_up_nobody(star
     async with within():
         await first.hot.get(b"connected")
     redis.pause()
+    made = first.hot.counts.made
     reader = first.fly(model)
-    await asyncio.sleep(0.1)
+    await until(lambda: first.hot.counts.made > made)
     first.flights.leave(reader)
     await until(lambda: not first.flights)
     redis.resume()
@@ -104,13 +110,17 @@ async def test_a_follower_that_was_told_nothing_asks_itself_when_the_store_goes(
 
 async def test_a_short_silence_of_the_store_breaks_nothing_off(start, redis):
     model = Model()
-    _, leading, _, (reader,) = await led(start, model, deadline=0.1, terms=Terms(lease_seconds=30.0))
+    leader, leading, (other,), (reader,) = await led(start, model)
     model.say(b"one ")
     await heard(reader, 4)
+    leader.expect(0.1)
+    other.expect(0.1)
+    made = other.calls.counts.made
+    await until(lambda: other.calls.counts.made > made)
     redis.pause()
     model.say(b"two ")
     await heard(leading, 8)
-    await asyncio.sleep(1.0)
+    await until(lambda: leader.hot.counts.late and other.calls.counts.late)
     redis.resume()
     model.say(b"three", None)
     assert await whole(reader) == b"one two three"
@@ -119,7 +129,7 @@ async def test_a_short_silence_of_the_store_breaks_nothing_off(start, redis):
 
 async def test_a_store_that_goes_in_mid_answer_harms_no_caller_of_the_leader(start, redis):
     model = Model()
-    leader, leading, _, (reader,) = await led(start, model, terms=SHORT)
+    leader, leading, _, (reader,) = await led(start, model, terms=replace(SHORT, patience_seconds=1.0))
     model.say(b"one ")
     await heard(reader, 4)
     redis.kill()

@@ -10,7 +10,6 @@ from inference_cache_sidecar.embedder.loading import load_embedder
 from inference_cache_sidecar.embedder.model_folder import MODEL_FILE
 from inference_cache_sidecar.embedder.onnx import OnnxEmbedder
 from inference_cache_sidecar.embedder.protocol import Embedder
-from inference_cache_sidecar.embedder.torch import SentenceTransformersEmbedder
 from inference_cache_toolkit import embedding_model
 
 pytestmark = pytest.mark.slow
@@ -22,6 +21,9 @@ LONG = "The committee met again on Tuesday to discuss the budget of the library.
 
 
 def _sentence_transformers() -> Embedder:
+    # Not above: it takes many seconds, also of those who only collect these tests.
+    from inference_cache_sidecar.embedder.torch import SentenceTransformersEmbedder  # noqa: PLC0415
+
     return SentenceTransformersEmbedder(str(embedding_model.source_folder()))
 
 
@@ -141,7 +143,7 @@ def test_huge_text_never_reaches_the_tokenizer(folders: dict[str, Path]) -> None
 
 def test_torch_embedder_is_taken_for_a_checkpoint_folder() -> None:
     embedder = load_embedder("all-MiniLM-L6-v2", embedding_model.source_folder())
-    assert isinstance(embedder, SentenceTransformersEmbedder)
+    assert type(embedder) is type(_sentence_transformers())
 
 
 def test_processors_without_vnni_get_the_same_vectors_from_wider_sums(folders: dict[str, Path]) -> None:

@@ -14,8 +14,8 @@ from inference_cache_sidecar.embedder.protocol import EmbedderError
 from inference_cache_sidecar.embedder.worker import WARM_UP_TEXT, EmbeddingWorker, WorkerLimits
 from inference_cache_sidecar.index.protocol import Vector
 
-PATIENT = WorkerLimits(deadline_seconds=5)
-HASTY = WorkerLimits(deadline_seconds=0.05)
+PATIENT = WorkerLimits(deadline_seconds=60)
+HASTY = WorkerLimits(deadline_seconds=0.3)
 
 
 class FakeEmbedder:
@@ -37,7 +37,7 @@ class FakeEmbedder:
         if list(texts) == [WARM_UP_TEXT]:
             return [np.zeros(1, np.float32)]
         self.entered.release()
-        self.gate.wait(10)
+        self.gate.wait(60)
         time.sleep(self.seconds)
         if "bad" in texts:
             raise RuntimeError("bad text")
@@ -71,7 +71,7 @@ async def running(
 
 
 async def entered(fake: FakeEmbedder) -> None:
-    assert await asyncio.to_thread(fake.entered.acquire, timeout=5)
+    assert await asyncio.to_thread(fake.entered.acquire, timeout=60)
 
 
 async def test_vector_comes_from_a_thread_of_its_own(fake: FakeEmbedder) -> None:
@@ -108,7 +108,7 @@ async def test_calls_that_come_during_a_batch_share_the_next_newest_first(fake: 
 
 async def test_batches_are_bounded_by_texts_and_by_characters(fake: FakeEmbedder) -> None:
     fake.gate.clear()
-    limits = WorkerLimits(deadline_seconds=5, batch_texts=3, batch_characters=10)
+    limits = WorkerLimits(deadline_seconds=60, batch_texts=3, batch_characters=10)
     async with running(fake, limits) as worker, asyncio.TaskGroup() as group:
         group.create_task(worker.embed("alone"))
         await entered(fake)
@@ -125,13 +125,16 @@ async def test_hung_embedder_costs_one_deadline_a_call_until_it_is_known_to_be_s
         began = time.perf_counter()
         with pytest.raises(EmbedderError, match="deadline"):
             await worker.embed("hangs")
-        assert 0.04 < time.perf_counter() - began < 0.3
+        assert 0.25 < time.perf_counter() - began < 10
         began = time.perf_counter()
         for _ in range(100):
             with pytest.raises(EmbedderError):
                 await worker.embed("next")
-        assert time.perf_counter() - began < 0.05
-        assert (worker.counts.deadline_misses, worker.counts.refused) == (1, 100)
+        # Each would have waited for 0.3 s.
+        assert time.perf_counter() - began < 5
+        # A thread that begins late is known to be stuck as much later.
+        assert worker.counts.deadline_misses + worker.counts.refused == 101
+        assert worker.counts.deadline_misses <= 5
 
 
 async def test_more_calls_than_it_can_embed_in_time_do_not_open_the_breaker(fake: FakeEmbedder) -> None:
@@ -152,8 +155,8 @@ async def test_many_calls_that_wait_for_one_late_batch_are_one_failure(fake: Fak
 
 
 async def test_batches_of_a_slow_embedder_are_small_enough_for_the_deadline(fake: FakeEmbedder) -> None:
-    async with running(fake, WorkerLimits(deadline_seconds=0.4)) as worker:
-        fake.seconds = 0.3
+    async with running(fake, WorkerLimits(deadline_seconds=2.0)) as worker:
+        fake.seconds = 1.5
         await worker.embed("slow")
         fake.gate.clear()
         fake.seconds = 0.0
@@ -174,7 +177,7 @@ async def test_late_vector_is_discarded_and_the_worker_goes_on(fake: FakeEmbedde
         with pytest.raises(EmbedderError, match="deadline"):
             await worker.embed("late")
         fake.gate.set()
-        await asyncio.wait_for(delivered.wait(), 5)
+        await asyncio.wait_for(delivered.wait(), 60)
         assert await worker.embed("four") == np.array([4.0])
 
 
@@ -195,7 +198,7 @@ async def test_call_whose_caller_is_gone_is_never_begun(fake: FakeEmbedder) -> N
 
 async def test_full_queue_refuses_at_once(fake: FakeEmbedder) -> None:
     fake.gate.clear()
-    async with running(fake, WorkerLimits(deadline_seconds=5, waiting=2)) as worker:
+    async with running(fake, WorkerLimits(deadline_seconds=60, waiting=2)) as worker:
         tasks = [asyncio.create_task(worker.embed("first"))]
         await entered(fake)
         tasks += [asyncio.create_task(worker.embed(text)) for text in ("second", "third")]
@@ -223,14 +226,14 @@ async def test_wrong_number_of_vectors_is_an_error(fake: FakeEmbedder, monkeypat
 
 
 async def test_breaker_opens_after_failures_in_a_row_and_closes_after_a_good_trial(fake: FakeEmbedder) -> None:
-    async with running(fake, breaker=BreakerSettings(failures=2, retry_seconds=0.05)) as worker:
+    async with running(fake, breaker=BreakerSettings(failures=2, retry_seconds=1.0)) as worker:
         for _ in range(2):
             with pytest.raises(EmbedderError, match="RuntimeError"):
                 await worker.embed("bad")
         with pytest.raises(EmbedderError, match="rest"):
             await worker.embed("good")
         assert len(fake.asked) == 2
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(1.1)
         assert await worker.embed("good") is not None
         assert not worker.breaker_open
 
@@ -241,7 +244,7 @@ async def test_seconds_of_every_batch_are_observed(fake: FakeEmbedder) -> None:
         await worker.embed("one")
         await worker.embed("two")
         assert worker.counts.batches == len(seconds) == 2
-    assert all(0 <= value < 5 for value in seconds)
+    assert all(0 <= value < 60 for value in seconds)
 
 
 async def test_close_waits_for_the_running_batch_and_fails_those_that_wait(fake: FakeEmbedder) -> None:
@@ -269,7 +272,7 @@ async def test_close_does_not_wait_for_a_hung_embedder(fake: FakeEmbedder) -> No
         await worker.embed("hangs")
     began = time.perf_counter()
     await worker.close()
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 5
 
 
 async def test_worker_that_was_never_started_refuses(fake: FakeEmbedder) -> None:

@@ -125,7 +125,7 @@ async def play(steps: list[Any], world: World) -> None:
     assert caches[0].counts.not_understood == caches[1].counts.not_understood == 0
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(plays(), WORLDS)
 def test_any_sequence_of_requests_drops_and_changes_is_answered_as_without_a_cache(steps: list[Any], world: World) -> None:
     asyncio.run(play(steps, world))

@@ -3,8 +3,7 @@
 import asyncio
 
 import pytest
-
-from inference_cache_toolkit.standin.state import Pace
+from tests.sidecar.conftest import PATIENCE, until_asked
 
 TRUSTING = {"trustedHeaders": {"from": ["127.0.0.0/8"]}}
 CATEGORIES = {"categories": [{"name": "pricing"}, {"name": "support", "match": {"header": {"x-team": "support"}}, "ttl": "7s"}]}
@@ -66,39 +65,60 @@ async def test_a_flushed_answer_is_not_found_by_similarity_either(start_sidecar)
 
 @pytest.mark.parametrize("target", [{"all": True}, {"version": "v1"}, {"tag": "kb"}], ids=["all", "version", "tag"])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_what_was_asked_before_a_flush_is_not_served_to_who_asks_after_it(start, standin, target, stream):
+async def test_what_was_asked_before_a_flush_is_not_served_to_who_asks_after_it(start, standin, gate, target, stream):
     """Neither from the store, where it arrives late, nor by joining its flight."""
     sidecar = await start()
-    standin.pace = Pace(first_token=0.2)
     tags = {"x-inference-cache-tags": "kb"}
+    gate.calls = 1
     early = asyncio.create_task(sidecar.chat("hello", tags, stream=stream))
-    await asyncio.sleep(0.05)
+    await until_asked(standin)
     await sidecar.administer("/flush", target)
-    late = await sidecar.chat("hello", tags, stream=stream)
-    assert (late.kind, "collapsed" in late.cache_status) == ("miss", False)
+    asking = asyncio.create_task(sidecar.chat("hello", tags, stream=stream))
+    await until_asked(standin, 2)
+    gate.open()
     assert (await early).status == 200
+    gate.calls = 2
+    late = await asking
+    assert (late.kind, "collapsed" in late.cache_status) == ("miss", False)
     assert standin.inferences == 2
     assert (await sidecar.chat("hello", tags)).kind == "exact", "the later answer is the one that is kept"
 
 
-async def test_an_answer_that_comes_late_after_a_flush_is_never_found(start, standin):
+async def test_an_answer_that_comes_late_after_a_flush_is_never_found(start, standin, gate):
     sidecar = await start()
-    standin.pace = Pace(first_token=0.1)
     early = asyncio.create_task(sidecar.chat("hello"))
-    await asyncio.sleep(0.03)
+    await until_asked(standin)
     await sidecar.administer("/flush", {"all": True})
+    gate.open()
     await early
     assert (await sidecar.chat("hello")).kind == "miss"
 
 
-async def test_loading_an_adapter_parts_from_what_is_in_flight(start, standin):
+async def test_an_answer_that_was_flushed_on_its_way_does_not_take_the_place_of_a_later_one(start, gate):
+    sidecar = await start()
+    gate.open()
+    gate.held = {0}
+    early = asyncio.create_task(sidecar.chat("hello"))
+    async with asyncio.timeout(PATIENCE):
+        while not gate.came:
+            await asyncio.sleep(0.005)
+    await sidecar.administer("/flush", {"all": True})
+    assert "stored" in (await sidecar.chat("hello")).cache_status
+    gate.held.clear()
+    assert "stored" not in (await early).cache_status
+    assert (await sidecar.chat("hello")).kind == "exact"
+
+
+async def test_loading_an_adapter_parts_from_what_is_in_flight(start, standin, gate):
     standin.load_adapter("lora", "/a")
     sidecar = await start()
-    standin.pace = Pace(first_token=0.2)
     early = asyncio.create_task(sidecar.chat("hello", model="lora"))
-    await asyncio.sleep(0.05)
+    await until_asked(standin)
     await sidecar.post("/v1/load_lora_adapter", {"lora_name": "lora", "lora_path": "/b"})
-    late = await sidecar.chat("hello", model="lora")
+    asking = asyncio.create_task(sidecar.chat("hello", model="lora"))
+    await until_asked(standin, 2)
+    gate.open()
+    late = await asking
     assert "collapsed" not in late.cache_status
     assert late.text != (await early).text
 

@@ -5,6 +5,7 @@ import gzip
 
 import orjson
 import pytest
+from tests.sidecar.conftest import until_asked
 
 from inference_cache_toolkit.standin.faults import Fault
 from inference_cache_toolkit.standin.state import Pace
@@ -58,7 +59,7 @@ async def test_every_method_and_target_passes_as_it_came(before, method, target)
     async def script(exchange):
         await exchange.send(b"HTTP/1.1 200 OK\r\nX-Said: yes\r\nContent-Length: 0\r\n\r\n")
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:
             await client.send(request_bytes(method, target))
@@ -76,7 +77,7 @@ async def test_a_body_passes_with_every_method_as_it_is_framed(before, method, f
     sent = request_bytes(method, "/x", "", b"abc\0def")
     if framing == "chunks":
         sent = request_bytes(method, "/x", "Transfer-Encoding: chunked") + chunk(b"abc") + chunk(b"\0def") + b"0\r\n\r\n"
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:
             await client.send(sent)
@@ -89,7 +90,7 @@ async def test_a_body_passes_with_every_method_as_it_is_framed(before, method, f
 
 @pytest.mark.parametrize(("target", "path"), [("http://elsewhere:1/health?x", "/health?x"), ("HTTP://elsewhere?x=1", "/?x=1")])
 async def test_an_absolute_target_goes_to_upstream_and_nowhere_else(exact, standin, target, path):
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(request_bytes("GET", target))
         await client.answer()
     assert standin.seen[-1].path == path
@@ -103,7 +104,7 @@ async def test_headers_of_one_hop_stay_there_and_all_others_pass_both_ways(befor
     sent = (
         "Connection: close, X-Mine\r\nX-Mine: 1\r\nTE: trailers\r\nProxy-Authorization: no\r\nProxy-Connection: x\r\nX-Kept: 1\r\nX-Kept: 2"
     )
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:
             await client.send(request_bytes("GET", "/x", sent))
@@ -128,7 +129,7 @@ async def test_two_hundred_headers_pass(before):
     async def script(exchange):
         await exchange.send(answer_bytes(b"{}"))
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:
             await client.send(request_bytes("GET", "/x", "\r\n".join(f"X-{i}: {i}" for i in range(200))))
@@ -142,7 +143,7 @@ async def test_answers_without_a_body_pass_and_the_connection_goes_on(before, pa
     async def script(exchange):
         await exchange.send(f"HTTP/1.1 {status}\r\nETag: x\r\n\r\n".encode())
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:
             for _ in range(2):
@@ -159,7 +160,7 @@ async def test_interim_answers_of_upstream_do_not_disturb(before, path):
     async def script(exchange):
         await exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + answer_bytes(b"[1]"))
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         answer = await sidecar.post(path, chat_body())
         assert (answer.status, answer.body) == (200, b"[1]")
@@ -172,7 +173,7 @@ async def test_a_compressed_answer_passes_untouched_and_is_not_stored(before, pa
     async def script(exchange):
         await exchange.send(answer_bytes(packed, headers=f"{JSON}\r\nContent-Encoding: gzip"))
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         for _ in range(2):
             answer = await sidecar.post(path, chat_body(), {"Accept-Encoding": "gzip"})
@@ -188,14 +189,14 @@ async def test_trailers_of_upstream_do_not_disturb(before, path):
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
         await exchange.send(head + chunk(b"[1,") + chunk(b"2]") + b"0\r\nX-Sum: 3\r\n\r\n")
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         for _ in range(2):
             assert (await sidecar.post(path, chat_body())).body == b"[1,2]"
 
 
 async def test_trailers_of_a_client_do_not_disturb(exact):
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         head = f"POST {CHAT} HTTP/1.1\r\nHost: test\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         for _ in range(2):
             await client.send(head + chunk(chat_body()) + b"0\r\nX-Sum: 3\r\n\r\n")
@@ -208,14 +209,14 @@ async def test_a_body_that_ends_with_the_connection_passes_whole(before):
         await exchange.send(b"end")
         exchange.writer.close()
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         assert (await sidecar.get("/x")).body == b"to the end"
 
 
 async def test_pipelined_requests_are_answered_in_order(exact, standin):
     prompts = [f"question number {number}" for number in range(20)]
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(b"".join(request_bytes("POST", CHAT, JSON, chat_body(prompt)) for prompt in prompts))
         texts = [orjson.loads((await client.answer()).body)["choices"][0]["message"]["content"] for _ in prompts]
     asked = [orjson.loads(seen.body)["messages"][0]["content"] for seen in standin.seen if seen.path == CHAT]
@@ -227,7 +228,7 @@ async def test_pipelined_requests_are_answered_in_order(exact, standin):
 
 async def test_an_http_1_0_client_gets_its_answer_and_the_end_of_the_connection(exact):
     body = chat_body()
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(f"POST {CHAT} HTTP/1.0\r\n{JSON}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = await client.answer()
         assert answer.status == 200
@@ -240,7 +241,7 @@ async def test_an_http_1_0_client_gets_a_stream_without_chunks(exact, again):
     body = chat_body(stream=True)
     if again:
         await exact.post(CHAT, body)
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(f"POST {CHAT} HTTP/1.0\r\n{JSON}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         answer = await client.answer()
     assert answer.get("Transfer-Encoding") is None
@@ -252,7 +253,7 @@ async def test_an_http_1_0_client_gets_a_stream_without_chunks(exact, again):
 async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(exact, standin, target):
     body = chat_body()
     head = f"POST {target} HTTP/1.1\r\nHost: test\r\n{JSON}\r\nExpect: 100-Continue\r\nContent-Length: {len(body)}\r\n\r\n"
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         for _ in range(2):
             await client.send(head.encode())
             assert (await client.answer()).status == 100
@@ -265,7 +266,7 @@ async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(exact, sta
 @pytest.mark.parametrize("path", [CHAT, "/v1/chat/completions?uncached"])
 async def test_a_client_that_shuts_its_writing_side_still_gets_its_answer(exact, standin, path, stream):
     standin.pace = Pace(first_token=0.15, per_token=0.002)
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(request_bytes("POST", path, JSON, chat_body(stream=stream)))
         client.shut_writing()
         answer = await client.answer()
@@ -279,7 +280,7 @@ async def test_a_client_that_shuts_its_writing_side_still_gets_its_answer(exact,
 
 async def test_pipelined_requests_of_a_client_that_shut_its_writing_side_are_all_answered(exact, standin):
     standin.pace = Pace(first_token=0.05)
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(b"".join(request_bytes("POST", CHAT, JSON, chat_body(prompt)) for prompt in ("one", "two", "three")))
         client.shut_writing()
         answers = (await client.rest()).count(b"HTTP/1.1 200 OK")
@@ -308,10 +309,9 @@ async def test_a_client_that_leaves_ends_the_work_upstream(exact, standin, path,
     standin.fault = fault
     headers = JSON + ("\r\nCache-Control: no-store" if path == "pass" else "")
     body = orjson.dumps({"model": "tiny", "input": ["a", "b"]}) if "embed" in path else chat_body(stream=stream)
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(request_bytes("POST", CHAT if path == "pass" else path, headers, body))
-        while not standin.inferences:
-            await asyncio.sleep(0.005)
+        await until_asked(standin)
         if fault is Fault.HANG_MID_STREAM and stream:
             await client.reader.readuntil(b"\n\n")
         else:
@@ -326,7 +326,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_beh
         async with connected(exact.url) as client:
             await client.send(f"POST {target} HTTP/1.1\r\nHost: test\r\n{JSON}\r\nContent-Length: 1000\r\n\r\n{{".encode())
             await asyncio.sleep(0.02)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while exact.running.parts.flights:
             await asyncio.sleep(0.01)
     assert [seen.path for seen in standin.seen if seen.method == "POST"] == []
@@ -338,7 +338,7 @@ async def test_a_refused_request_says_so_while_its_body_is_still_coming(before):
     async def script(exchange):
         await exchange.send(answer_bytes(b'{"error":"Unauthorized"}', "401 Unauthorized"))
 
-    async with scripted(script) as upstream, asyncio.timeout(5):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream, {"limits": {"bodyBytes": "1Ki"}})
         async with connected(sidecar.url) as client:
             await client.send(request_bytes("POST", CHAT, JSON, b"x" * 4096))

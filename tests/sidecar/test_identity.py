@@ -27,7 +27,7 @@ async def watched(url: str, version: str = "v1") -> AsyncIterator[UpstreamIdenti
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.005)
 

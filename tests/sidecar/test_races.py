@@ -3,6 +3,7 @@
 import asyncio
 
 from aiohttp import web
+from tests.sidecar.conftest import until_asked
 
 from inference_cache_sidecar.adapters import WEIGHT_PATHS
 from inference_cache_toolkit.standin.server import serving
@@ -12,13 +13,13 @@ CHAT = "/v1/chat/completions"
 
 
 async def confirmed(sidecar) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not sidecar.running.parts.identity.confirmed:
             await asyncio.sleep(0.01)
 
 
 async def doubted(sidecar, doubts: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while sidecar.running.parts.identity.doubts == doubts:
             await asyncio.sleep(0.01)
     await confirmed(sidecar)
@@ -29,7 +30,7 @@ async def test_an_answer_shown_while_upstream_was_away_is_gone_when_another_mode
         port = int(url.rpartition(":")[2])
         sidecar = await start_sidecar({"stale": {"ifError": "1h"}}, url)
         first = await sidecar.chat("Who are you?")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while sidecar.running.parts.identity.confirmed:
             await asyncio.sleep(0.01)
     away = await sidecar.chat("Who are you?")
@@ -55,7 +56,7 @@ async def test_nothing_is_looked_up_from_a_changed_start_time_until_upstream_has
     doubts = identity.doubts
     standin.restart(root="/models/other")
     seen = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while identity.doubts == doubts or not identity.confirmed:
             if identity.doubts != doubts:
                 seen.append((await sidecar.chat("Who are you?")).text)
@@ -78,7 +79,7 @@ async def test_a_caller_of_the_other_rendition_never_holds_up_an_answer_that_out
 
     server = await asyncio.get_running_loop().create_server(web.Server(endless), "127.0.0.1", 0)
     sidecar = await start_sidecar({"limits": {"answerBytes": "64Ki"}}, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         streamed, plain = await asyncio.gather(sidecar.chat("Go on", stream=True), sidecar.chat("Go on"))
     server.close()
     assert len(streamed.body) > 900_000
@@ -113,17 +114,16 @@ async def test_a_list_carries_what_upstream_says_beside_it(sidecar):
         assert answer.headers.get("Vary") == "Origin"
 
 
-async def test_an_answer_in_flight_under_a_flushed_key_is_not_stored(sidecar, standin):
+async def test_an_answer_in_flight_under_a_flushed_key_is_not_stored(sidecar, standin, gate):
+    gate.open()
     first = await sidecar.chat("Who are you?")
     key = first.cache_status.split('key="')[1].split('"')[0]
-    standin.pace = Pace(0.3)
+    gate.events = 0
     running = asyncio.create_task(sidecar.chat("Who are you?", {"Cache-Control": "no-cache"}))
-    async with asyncio.timeout(5):
-        while standin.inferences < 2:
-            await asyncio.sleep(0.005)
+    await until_asked(standin, 2)
     await sidecar.administer("/flush", {"key": key})
+    gate.open()
     await running
-    standin.pace = Pace()
     assert (await sidecar.chat("Who are you?")).kind == "miss"
 
 

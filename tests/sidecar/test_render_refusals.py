@@ -271,7 +271,7 @@ ODD_CHUNKS = st.recursive(
 
 @pytest.mark.parametrize("endpoint", STREAMED)
 @given(datas=st.lists(ODD_CHUNKS | st.binary(max_size=20).map(lambda raw: raw.replace(b"\n", b"")), max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_garbage_never_raises(endpoint: Endpoint, datas: list[Any]) -> None:
     feed = events(*datas, LAST, DONE)
     assembled(endpoint, feed)
@@ -284,7 +284,7 @@ def test_garbage_never_raises(endpoint: Endpoint, datas: list[Any]) -> None:
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))
 @given(body=st.binary(max_size=30) | ODD_CHUNKS.map(lambda odd: json.dumps(odd).encode()))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_plain_garbage_never_raises(endpoint: Endpoint, body: bytes) -> None:
     renderer_for(endpoint, AnswerPolicy()).from_plain(body)
 
@@ -344,7 +344,7 @@ def spoilt(value: Any, draw: Callable[[Any], Any]) -> Any:
 
 
 @given(sample=st.sampled_from(PLAIN), data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_is_kept_can_be_replayed(sample: tuple[Endpoint, str], data: st.DataObject) -> None:
     endpoint, plain = sample
     renderer = renderer_for(endpoint, AnswerPolicy())
@@ -356,7 +356,7 @@ def test_whatever_is_kept_can_be_replayed(sample: tuple[Endpoint, str], data: st
 
 
 @given(sample=st.sampled_from(STREAMS), data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_spoilt_stream_never_raises_and_what_is_kept_of_it_can_be_replayed(sample: tuple[Endpoint, str], data: st.DataObject) -> None:
     endpoint, stream = sample
     feed = EventSplitter().feed(stream.encode())

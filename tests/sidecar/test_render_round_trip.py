@@ -17,7 +17,7 @@ from inference_cache_sidecar.render.sse import EventSplitter
 pytestmark = pytest.mark.slow
 
 KEEP_ALL = AnswerPolicy(length="All", tool_calls="All", content_filter="All")
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['"id":"chatcmpl-old"', "data: [DONE]\n\n", "\r\n\r\n", '"usage":', "\\", "\x00\u2028é😀", '{"finish_reason":"stop"}']

@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_cache_sidecar.render.sse import EventSplitter, data_of
@@ -19,7 +19,6 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     places=st.lists(st.integers(0, 300), max_size=12),
     tail=st.sampled_from([b"", b"data: hal"]),
 )
-@settings(deadline=None)
 def test_events_are_the_same_wherever_the_stream_is_cut(events: list[bytes], places: list[int], tail: bytes) -> None:
     splitter = EventSplitter()
     found = [event for chunk in cut(b"".join(events) + tail, places) for event in splitter.feed(chunk)]
@@ -29,7 +28,6 @@ def test_events_are_the_same_wherever_the_stream_is_cut(events: list[bytes], pla
 
 
 @given(stream=st.binary(max_size=200) | st.text("\r\nda: ", max_size=60).map(str.encode), places=st.lists(st.integers(0, 300), max_size=12))
-@settings(deadline=None)
 def test_no_byte_is_lost_whatever_comes(stream: bytes, places: list[int]) -> None:
     splitter = EventSplitter(max_event_bytes=20)
     found = b"".join(event for chunk in cut(stream, places) for event in splitter.feed(chunk))

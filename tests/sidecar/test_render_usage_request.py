@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_cache_contract.endpoints import Endpoint
@@ -66,7 +66,6 @@ values = st.recursive(
 
 
 @given(request=st.dictionaries(st.sampled_from(["stream_options", "a", "b", "ü"]), values, min_size=1))
-@settings(deadline=None)
 def test_nothing_else_changes(request: dict[str, object]) -> None:
     body = json.dumps(request, ensure_ascii=False).encode()
     asked = json.loads(CHAT.upstream_body(body, STREAM))

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
 import pytest
-from tests.sidecar.conftest import ADMIN_TOKEN, Client
+from tests.sidecar.conftest import ADMIN_TOKEN, PATIENCE, Client
 
 from inference_cache_contract.keyspace import Keyspace, name_digest
 from inference_cache_toolkit.flush.command import main
@@ -33,10 +33,25 @@ async def status(client: Client) -> dict[str, Any]:
 
 async def until(client: Client, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The first status that is so."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not holds(told := await status(client)):
             await asyncio.sleep(0.01)
     return told
+
+
+def held_halfway(client: Client, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Its purges go on after the first batch when this is set."""
+    shared, go_on = client.running.shared, asyncio.Event()
+    assert shared is not None
+    delete_many, purger = shared.hot.delete_many, shared.purger
+
+    async def held(keys: Sequence[bytes]) -> int:
+        if purger.latest is not None and purger.latest.deleted:
+            await go_on.wait()
+        return await delete_many(keys)
+
+    monkeypatch.setattr(shared.hot, "delete_many", held)
+    return go_on
 
 
 @pytest.fixture
@@ -86,8 +101,9 @@ async def test_a_key_is_flushed_without_its_being_said_in_the_log(both: list[Cli
 
 @pytest.mark.parametrize("background", [False, True], ids=["waited-for", "in-the-background"])
 async def test_a_flush_of_a_version_deletes_its_keys_alone_and_shows_how_far_it_is(
-    both: list[Client], redis: RedisServer, background: bool
+    both: list[Client], redis: RedisServer, monkeypatch: pytest.MonkeyPatch, background: bool
 ) -> None:
+    go_on = held_halfway(both[0], monkeypatch)
     first, keys, old = both[0], Keyspace("test"), 30_000
     await first.chat("kept")
     with redis.client() as client, client.pipeline(transaction=False) as pipeline:
@@ -100,6 +116,7 @@ async def test_a_flush_of_a_version_deletes_its_keys_alone_and_shows_how_far_it_
     assert halfway["purge"]["done"] is False
     assert halfway["purge"]["name"] == "version:old"
     assert (await first.chat("kept")).kind == "exact", "it serves meanwhile"
+    go_on.set()
     purge = (await until(first, lambda told: told["purge"]["done"]))["purge"]
     assert (purge["scanned"], purge["deleted"]) == (old, old)
     assert purge["seconds"] > 0
@@ -139,10 +156,22 @@ async def test_where_the_store_hangs_a_flush_is_in_force_here_and_elsewhere_once
     redis.resume()
     for client in both:
         await until(client, lambda told: told["sharedStore"]["epochsConfirmed"] and not told["sharedStore"]["breakerOpen"])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while first.running.shared.epochs._owed:
             await asyncio.sleep(0.01)
+    await until_heeded(second)
     assert (await second.chat("one", MARKS)).kind == "miss"
+
+
+async def until_heeded(client: Client) -> None:
+    """What was flushed may be served to nobody who asks when a lease has passed since."""
+    shared, loop = client.running.shared, asyncio.get_running_loop()
+    assert shared is not None
+    told = asked = loop.time()
+    while (await client.chat("one", MARKS | {"Cache-Control": "only-if-cached"})).kind == "exact":
+        assert asked < told + shared.epochs.lease_seconds
+        await asyncio.sleep(0.01)
+        asked = loop.time()
 
 
 async def test_status_and_metrics_tell_how_the_shared_store_does(both: list[Client], redis: RedisServer) -> None:
@@ -167,7 +196,7 @@ async def test_status_and_metrics_tell_how_the_shared_store_does(both: list[Clie
 
 async def test_a_store_that_does_not_answer_is_not_healthy(start_sidecar: Start, redis: RedisServer) -> None:
     redis.pause()
-    client = await start_sidecar(TRUSTING, redis_url=redis.url)
+    client = await start_sidecar(TRUSTING, redis_url=redis.url, sharing=False)
     told = (await until(client, lambda told: told["sharedStore"]["findings"]))["sharedStore"]
     assert (told["healthy"], told["usedMemory"], told["policy"], told["replicas"]) == (False, None, None, None)
     assert told["findings"][0]["name"] == "Unreachable"

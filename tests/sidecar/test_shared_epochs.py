@@ -30,8 +30,8 @@ pytestmark = pytest.mark.slow
 KEYS = Keyspace("test")
 TAG = tag_epoch("a")
 OTHER = tag_epoch("b")
-LEASE = 1.0
-DEADLINE = 20.0
+LEASE = 4.0
+DEADLINE = 60.0
 Begin = Callable[..., Awaitable["Peer"]]
 
 
@@ -112,7 +112,7 @@ async def begin() -> AsyncIterator[Begin]:
 
     async def start(url: str, *, live: bool = False, lease: float = LEASE, clock: Callable[[], float] = time.monotonic) -> Peer:
         servers, name = Servers(parse_redis_url(url)), new_replica_name()
-        calls, hot = Calls(servers, Breaker(BreakerSettings(3, 0.5)), 1.0), Postponing(servers, 1.0)
+        calls, hot = Calls(servers, Breaker(BreakerSettings(3, 0.5)), 10.0), Postponing(servers, 10.0)
         peer = Peer(SharedEpochs(calls, hot, Agreement(KEYS, name, lease, 60.0), clock), servers, hot, name)
         peers.append(peer)
         if live:

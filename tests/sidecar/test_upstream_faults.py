@@ -37,7 +37,7 @@ async def before(start_sidecar):
 
 async def raw_answer(url, body, path=CHAT):
     """Everything that comes over the wire, and whether the connection was cut."""
-    async with connected(url) as client, asyncio.timeout(10):
+    async with connected(url) as client, asyncio.timeout(60):
         await client.send(request_bytes("POST", path, JSON + "\r\nConnection: close\r\nX-Request-Id: same", body))
         try:
             return await client.rest(), False
@@ -110,7 +110,7 @@ async def falls_short(sidecar, path, body):
 
 async def confirmed(sidecar):
     """Upstream has been asked again who it is, which a failure makes necessary."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not sidecar.running.parts.identity.confirmed:
             await asyncio.sleep(0.01)
 
@@ -136,7 +136,7 @@ async def test_an_upstream_that_hangs_is_a_504_after_the_idle_timeout(before, pa
     async def script(exchange):
         await exchange.until_hung_up()
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream, upstreamIdleTimeout="200ms")
         body = orjson.dumps({"model": "tiny", "input": ["a", "b"]}) if "embed" in path else chat_body()
         for number in (1, 2):
@@ -154,7 +154,7 @@ async def test_a_stream_that_stops_is_cut_after_the_idle_timeout(before, path):
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n8\r\ndata: 1\n\r\n")
         await exchange.until_hung_up()
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream, upstreamIdleTimeout="200ms")
         raw, _ = await raw_answer(sidecar.url, chat_body(stream=True), path)
         assert b" 200 " in raw
@@ -167,7 +167,7 @@ async def test_an_upstream_that_closes_without_an_answer_is_a_502(before, path, 
     async def script(exchange):
         exchange.cut()
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         body = orjson.dumps({"model": "tiny", "input": ["a", "b"]}) if "embed" in path else chat_body(stream=stream)
         answer = await sidecar.post(path, body)
@@ -185,7 +185,7 @@ async def test_a_kept_connection_that_was_closed_meanwhile_costs_a_cacheable_req
         else:
             await exchange.send(answer_bytes(b"{}"))
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         answer = await sidecar.post(CHAT, chat_body())
         assert answer.status == 200
@@ -197,7 +197,7 @@ async def test_what_may_have_effects_is_never_sent_twice(before):
     async def script(exchange):
         exchange.cut()
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         answer = await sidecar.post("/v1/load_lora_adapter", b'{"lora_name":"a","lora_path":"b"}')
         assert answer.status == 502
@@ -214,7 +214,7 @@ async def test_a_streamed_body_is_never_sent_again_without_its_bytes(before, met
         else:
             await exchange.send(answer_bytes(b"{}"))
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:
             await client.send(request_bytes("GET", "/warm") + request_bytes(method, "/v1/x", "", b"body"))
@@ -233,7 +233,7 @@ async def test_a_safe_request_on_a_kept_connection_that_was_closed_meanwhile_is_
         else:
             await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         async with connected(sidecar.url) as client:
             await client.send(request_bytes(method, "/v1/x"))
@@ -268,7 +268,7 @@ async def test_an_answer_that_is_no_http_is_a_502(before, path, said):
         await exchange.send(said)
         exchange.writer.close()
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         body = orjson.dumps({"model": "tiny", "input": ["a", "b"]}) if "embed" in path else chat_body()
         answer = await sidecar.post(path, body)
@@ -289,7 +289,7 @@ async def test_a_body_that_breaks_off_is_no_whole_answer_for_the_client(before, 
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + said)
         exchange.writer.close()
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         assert await falls_short(sidecar, path, chat_body())
         assert sidecar.running.store.stats().entries == 0
@@ -301,7 +301,7 @@ async def test_more_than_the_announced_body_is_not_taken_for_the_next_answer(bef
     async def script(exchange):
         await exchange.send(answer_bytes(b"[%d]" % next(answers)) + answer_bytes(b'"smuggled"'))
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         for _ in range(4):
             answer = await sidecar.get("/x")
@@ -329,7 +329,7 @@ async def test_a_200_that_is_no_answer_passes_and_is_not_kept(before, body):
     async def script(exchange):
         await exchange.send(answer_bytes(body))
 
-    async with scripted(script) as upstream, asyncio.timeout(10):
+    async with scripted(script) as upstream, asyncio.timeout(60):
         sidecar = await before(upstream)
         for number in (1, 2):
             answer = await sidecar.post(CHAT, chat_body())

@@ -39,7 +39,7 @@ async def before(start_sidecar):
 
 
 async def test_messages_pass_both_ways_as_they_are(exact):
-    async with asyncio.timeout(5), exact.session.ws_connect(exact.url + REALTIME) as socket:
+    async with asyncio.timeout(60), exact.session.ws_connect(exact.url + REALTIME) as socket:
         for text in ("hello", "", "Grüße 🎉", "x" * 2_000_000):
             await socket.send_str(text)
             assert await socket.receive_str() == text
@@ -49,7 +49,7 @@ async def test_messages_pass_both_ways_as_they_are(exact):
 
 
 async def test_a_socket_of_the_clients_lives_as_long_as_it_wants(exact, standin):
-    async with asyncio.timeout(5), exact.session.ws_connect(exact.url + REALTIME) as socket:
+    async with asyncio.timeout(60), exact.session.ws_connect(exact.url + REALTIME) as socket:
         assert socket._response.headers["Cache-Status"] == 'inference-cache; fwd=bypass; detail="websocket"'
         await socket.send_str("one")
         await socket.receive_str()
@@ -71,7 +71,7 @@ async def test_the_handshake_carries_credentials_query_and_subprotocol(before):
     sidecar = await before(handler)
     headers = {"Authorization": "Bearer key", "X-Kept": "1"}
     url = sidecar.url + REALTIME + "?model=tiny"
-    async with asyncio.timeout(5), sidecar.session.ws_connect(url, headers=headers, protocols=("other", "realtime")) as socket:
+    async with asyncio.timeout(60), sidecar.session.ws_connect(url, headers=headers, protocols=("other", "realtime")) as socket:
         assert socket.protocol == "realtime"
         assert await socket.receive_str() == "hello"
         ended = await socket.receive()
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_ends_the_socket_upstream(before):
         return socket
 
     sidecar = await before(handler)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         socket = await sidecar.session.ws_connect(sidecar.url + REALTIME)
         await socket.send_str("hello")
         socket._response.connection.transport.abort()
@@ -130,7 +130,7 @@ async def test_an_upstream_that_dies_ends_the_clients_socket(before):
         return socket
 
     sidecar = await before(handler)
-    async with asyncio.timeout(5), sidecar.session.ws_connect(sidecar.url + REALTIME) as socket:
+    async with asyncio.timeout(60), sidecar.session.ws_connect(sidecar.url + REALTIME) as socket:
         await socket.send_str("hello")
         ended = await socket.receive()
         assert ended.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR)
@@ -145,7 +145,7 @@ async def test_an_upstream_that_dies_ends_the_clients_socket(before):
     ],
 )
 async def test_a_broken_handshake_is_a_clear_error(exact, headers):
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(request_bytes("GET", REALTIME, headers))
         answer = await client.answer()
     assert 400 <= answer.status < 500
@@ -153,7 +153,7 @@ async def test_a_broken_handshake_is_a_clear_error(exact, headers):
 
 
 async def test_another_upgrade_is_an_ordinary_request(exact):
-    async with connected(exact.url) as client, asyncio.timeout(5):
+    async with connected(exact.url) as client, asyncio.timeout(60):
         await client.send(request_bytes("GET", "/health", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA"))
         assert (await client.answer()).status == 200
         await client.send(request_bytes("GET", "/health"))

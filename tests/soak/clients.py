@@ -12,7 +12,7 @@ from traffic import Asked, Leaves
 
 READ_BYTES = 1 << 16
 HEAD_BYTES = 1 << 16
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _MARK = re.compile(rb'"content":"([0-9a-f]{10})')
 """What a stand-in's answer begins with: equal only for equal requests."""

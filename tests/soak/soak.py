@@ -33,7 +33,7 @@ SPARE_DESCRIPTORS = 16
 """Connections to upstream that the poll of its identity keeps warm in turn."""
 SPARE_TASKS = 4
 FLUSHES = 6
-SETTLE_SECONDS = 15.0
+SETTLE_SECONDS = 120.0
 TOKEN = "soak-token"
 WATCHED = {
     "process_resident_memory_bytes": "memory",
@@ -101,14 +101,14 @@ class Sidecar:
     upstream: str
 
     def sample(self, requests: int) -> Sample:
-        with urlopen(f"{self.admin}/metrics", timeout=10) as answer:
+        with urlopen(f"{self.admin}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         found = {WATCHED[name]: float(value) for name, _, value in (line.partition(" ") for line in lines) if name in WATCHED}
         return Sample(requests, **found)
 
     def flush(self, what: dict[str, object]) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-        with urlopen(Request(f"{self.admin}/flush", json.dumps(what).encode(), headers), timeout=30) as answer:
+        with urlopen(Request(f"{self.admin}/flush", json.dumps(what).encode(), headers), timeout=60) as answer:
             answer.read()
 
 
@@ -119,11 +119,11 @@ def started(cap: str, folder: Path, pace: tuple[str, str] = ("0s", "0s")) -> Ite
     upstream, port, admin = free_port(), free_port(), free_port()
     standin = [program, "standin", "--listen", f"127.0.0.1:{upstream}", "--first-token", pace[0], "--per-token", pace[1]]
     where = ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", "--upstream", f"http://127.0.0.1:{upstream}"]
-    sidecar = [program, "sidecar", *where, "--store-memory-max-bytes", cap, "--semantic-embedder-deadline", "1s"]
+    sidecar = [program, "sidecar", *where, "--store-memory-max-bytes", cap, "--semantic-embedder-deadline", "10s"]
     with ExitStack() as stack:
-        stack.enter_context(running(start("stand-in", standin, folder / "standin.log"), f"http://127.0.0.1:{upstream}/health", 60))
+        stack.enter_context(running(start("stand-in", standin, folder / "standin.log"), f"http://127.0.0.1:{upstream}/health", 150))
         child = start("sidecar", sidecar, folder / "sidecar.log", {**os.environ, "INFERENCE_CACHE_ADMIN_TOKEN": TOKEN})
-        stack.enter_context(running(child, f"http://127.0.0.1:{admin}/readyz", 60))
+        stack.enter_context(running(child, f"http://127.0.0.1:{admin}/readyz", 150))
         yield Sidecar(port, f"http://127.0.0.1:{admin}", f"http://127.0.0.1:{upstream}")
 
 

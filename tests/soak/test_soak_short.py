@@ -10,7 +10,7 @@ REQUESTS = 20_000
 
 def test_mixed_traffic_makes_nothing_grow_and_is_answered_right():
     command = [sys.executable, str(Path(__file__).with_name("soak.py")), "--requests", str(REQUESTS), "--cap", "6Mi"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert run.stdout, run.stderr
     report = json.loads(run.stdout.splitlines()[-1])
     assert report["faults"] == []

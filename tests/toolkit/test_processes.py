@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inference_cache_toolkit.processes import StartError, free_port, running, start
+from inference_cache_toolkit import processes
+from inference_cache_toolkit.processes import PORTS, StartError, free_port, running, start
 
 SERVER = (
     "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()"
@@ -39,3 +40,16 @@ def test_a_taken_port_is_replaced_and_a_free_one_kept() -> None:
         port = taken.getsockname()[1]
         assert free_port(port) != port
     assert free_port(port) == port
+
+
+def test_a_free_port_is_nobodys_for_an_outgoing_connection_and_given_once() -> None:
+    ports = [free_port(beside=(1,)) for _ in range(300)]
+    assert set(ports) <= set(PORTS)
+    assert len(set(ports)) == len(ports)
+
+
+def test_ports_beside_a_free_one_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(processes, "PORTS", range(port - 150, port + 150))
+        assert port - 3 not in [free_port(beside=(3,)) for _ in range(100)]

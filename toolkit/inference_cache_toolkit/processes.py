@@ -1,17 +1,26 @@
 """Child processes that serve HTTP: started, waited for, stopped by their own id. The demo and the tests against real servers use it."""
 
+import random
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
 POLL_SECONDS = 0.05
 LOG_TAIL = 4000
+PORTS: Final = range(10_000, 22_000)
+"""Below those that the kernel gives to outgoing connections, and with 10,000 added too, where a Redis Cluster's bus listens.
+
+So nobody takes the port of a server that has yet to start or is down for a moment, and no client that keeps trying is connected to itself.
+"""
+_given: Final = deque[int](maxlen=1000)
 
 
 class StartError(Exception):
@@ -75,12 +84,25 @@ def answers(url: str) -> bool:
         return False
 
 
-def free_port(wanted: int = 0, host: str = "127.0.0.1") -> int:
-    """`wanted` if nobody listens there, else any free one."""
+def free_port(wanted: int = 0, host: str = "127.0.0.1", beside: Sequence[int] = ()) -> int:
+    """`wanted` if nobody listens there, else one of PORTS where nobody does, nor at those `beside` it (differences).
+
+    It is not given to this process again soon: its server may not listen yet. Raises StartError.
+    """
+    if wanted and _is_free(wanted, host):
+        return wanted
+    for port in random.SystemRandom().sample(PORTS, 200):
+        if port not in _given and all(_is_free(port + difference, host) for difference in (0, *beside)):
+            _given.append(port)
+            return port
+    raise StartError("no port is free")
+
+
+def _is_free(port: int, host: str) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, wanted))
+            probe.bind((host, port))
         except OSError:
-            probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+            return False
+        return True

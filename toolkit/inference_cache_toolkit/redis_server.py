@@ -1,7 +1,6 @@
 """One redis-server as a child process, on loopback, with all its files in one folder. The demo, the bench and the tests start it."""
 
 import os
-import random
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -21,11 +20,6 @@ from inference_cache_toolkit.processes import Child, StartError, free_port, star
 START_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 60.0
 """For one command: a SAVE of a million keys takes some of them."""
-PORTS: Final = range(10_000, 22_000)
-"""Below those that the kernel gives to outgoing connections, and with 10,000 added too, where a Cluster's bus listens.
-
-So nobody takes the port of a server that is down for a moment, and no client that keeps trying it is connected to itself.
-"""
 PLAIN: Final = "redis://127.0.0.1:{port}/0"
 COMMON: Final = ("bind 127.0.0.1", "daemonize no")
 KEEPS_NOTHING: Final = ('save ""', "appendonly no")
@@ -128,7 +122,7 @@ def redis_server(folder: Path, *, port: int | None = None, config: Sequence[str]
 
     Raises StartError.
     """
-    server = prepared(folder, port or server_port(), (*KEEPS_NOTHING, *config), via)
+    server = prepared(folder, port or free_port(), (*KEEPS_NOTHING, *config), via)
     try:
         server.start()
         yield server
@@ -148,11 +142,3 @@ def prepared(
     file.write_text("\n".join((*COMMON, f"port {port}", f'dir "{folder}"', *config, "")))
     at = str(port)
     return RedisServer(folder, port, (*via, program, file), url.replace("{port}", at), (admin_url or url).replace("{port}", at))
-
-
-def server_port(*beside: int) -> int:
-    """A port where nobody listens, nor at those `beside` it (differences), from PORTS. Raises StartError."""
-    for port in random.SystemRandom().sample(PORTS, 200):
-        if all(free_port(port + difference) == port + difference for difference in (0, *beside)):
-            return port
-    raise StartError("no port is free")

@@ -16,9 +16,10 @@ MAX_BODY_BYTES: Final = 16 * 1024
 _KINDS: Final = {401: "authentication_error", 403: "permission_error"}
 
 
-def build_admin(services: AdminServices, admin_token: str | None) -> web.Application:
-    """Reads are open to whoever reaches the port; writes need the token, and are refused to all if it is None."""
-    admin = _Admin(services, admin_token)
+def build_admin(services: AdminServices, admin_token: str | None, drain_token: str | None = None) -> web.Application:
+    """Reads are open to whoever reaches the port; writes need the token, and are refused to all if it is None. The drain has a token of
+    its own, in its path: kubelet's hooks send no headers that are secret."""
+    admin = _Admin(services, admin_token, drain_token)
     app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.router.add_get(endpoints.LIVEZ, admin.livez)
     app.router.add_get(endpoints.READYZ, admin.readyz)
@@ -26,13 +27,16 @@ def build_admin(services: AdminServices, admin_token: str | None) -> web.Applica
     app.router.add_get(endpoints.STATUS, admin.status)
     app.router.add_post(endpoints.FLUSH, admin.flush)
     app.router.add_post(endpoints.FEEDBACK, admin.feedback)
+    if services.drain is not None and drain_token is not None:
+        app.router.add_get(f"{endpoints.DRAIN}/{{token}}", admin.drain, allow_head=False)
     return app
 
 
 class _Admin:
-    def __init__(self, services: AdminServices, admin_token: str | None) -> None:
+    def __init__(self, services: AdminServices, admin_token: str | None, drain_token: str | None) -> None:
         self._services = services
         self._token = admin_token
+        self._drain_token = drain_token
 
     async def livez(self, _request: web.Request) -> web.Response:
         """Answered by the event loop itself: that it is answered is the answer."""
@@ -48,6 +52,14 @@ class _Admin:
 
     async def status(self, _request: web.Request) -> web.Response:
         return _json(answers.status_document(self._services.status()))
+
+    async def drain(self, request: web.Request) -> web.Response:
+        """Answered when the pod may end."""
+        token.require_in_path(request.match_info["token"], self._drain_token)
+        if self._services.drain is None:
+            raise ClientFault(404, "there is nothing to drain")
+        drained = await self._services.drain()
+        return _json({"inFlight": drained.in_flight, "seconds": round(drained.seconds, 3)})
 
     async def flush(self, request: web.Request) -> web.Response:
         token.require(request, self._token)

@@ -2,15 +2,21 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from inference_cache_contract.sidecar_status import FlushReport
+from inference_cache_sidecar.configuration.configured import ConfigurationStatus
+from inference_cache_sidecar.draining import Drained
 from inference_cache_sidecar.flush import FlushRequest, FlushResult
 from inference_cache_sidecar.metrics import Verdict
 from inference_cache_sidecar.shared.memory_report import Finding
 from inference_cache_sidecar.shared.purging import Purge
 from inference_cache_sidecar.store.protocol import StoreStats
 from inference_cache_sidecar.store.tiered import Warming
+
+_NONE: Final = ConfigurationStatus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,11 @@ class Status:
     """The latest that deleted bytes in the shared store."""
     shared_store: SharedStatus | None
     """None where there is none."""
+    configuration: ConfigurationStatus = _NONE
+    draining: bool = False
+    """Nothing is served from the cache or stored any more: the pod ends."""
+    flushes: Sequence[FlushReport] = ()
+    """That the hot configuration orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +96,5 @@ class AdminServices:
     feedback: Callable[[FeedbackRequest], Awaitable[FeedbackResult | None]]
     """None: no such answer is remembered. Raises StoreError."""
     registry: CollectorRegistry
+    drain: Callable[[], Awaitable[Drained]] | None = None
+    """Begins it, and ends when nothing is in flight any more. None: there is nothing to drain."""

@@ -1,16 +1,19 @@
 """What the admin port shows of the shared tier: its part of `/status`, and its metrics. Called by `administration`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from inference_cache_contract.endpoints import ENCRYPTION_KEYS_VARIABLE, REDIS_URL_VARIABLE
 from inference_cache_sidecar.admin.services import SharedStatus
 from inference_cache_sidecar.coalescing.coalescer import CoalescingCounts
 from inference_cache_sidecar.exposition import Counter, Counters, Gauge, Reading
+from inference_cache_sidecar.settings import ADDRESS_FIELD, ENCRYPTION_KEY_FIELD
 from inference_cache_sidecar.shared.calls import CallCounts
 from inference_cache_sidecar.shared.entries import EntryCounts
+from inference_cache_sidecar.shared.memory_report import Finding
 from inference_cache_sidecar.shared.tier import SharedTier
 from inference_cache_sidecar.shared.watch import StoreWatch
-from inference_cache_sidecar.store.tiered import TieredStore
+from inference_cache_sidecar.store.tiered import TieredStore, Warming
 
 _ENTRY_COUNTERS = {
     "hits": "Entries that the shared store had.",
@@ -45,12 +48,13 @@ class SharedView:
         troubled = any(finding.level == "problem" for finding in sight.findings)
         return sight.up and self.tier.epochs.confirmed and not self.breaker_open and not troubled
 
-    def status(self) -> SharedStatus:
+    def status(self, more: Sequence[Finding]) -> SharedStatus:
+        """`more` is found elsewhere: problems that are not the store's own."""
         sight = self.watch.sight
         return SharedStatus(
             kind=self.tier.calls.servers.address.kind,
-            healthy=self.healthy,
-            findings=sight.findings,
+            healthy=self.healthy and not more,
+            findings=[*sight.findings, *more],
             epochs_confirmed=self.tier.epochs.confirmed,
             breaker_open=self.breaker_open,
             replicas=sight.replicas,
@@ -90,6 +94,34 @@ class SharedView:
         yield Counters("shared_flights", flown, "outcome", lambda: {name: float(count) for name, count in asdict(self.coalescing).items()})
         rest = "1 while the shared store, or a server of it, is given a rest."
         yield Gauge("shared_breaker_open", rest, lambda: float(self.breaker_open))
+
+
+def unshared(findings: Sequence[Finding]) -> SharedStatus | None:
+    """Of a store that there should be, and is not; None where nothing is found to be missing."""
+    if not findings:
+        return None
+    return SharedStatus(
+        kind="none",
+        healthy=False,
+        findings=findings,
+        epochs_confirmed=False,
+        breaker_open=False,
+        replicas=None,
+        used_memory=None,
+        max_memory=None,
+        policy=None,
+        fragmentation_ratio=None,
+        warming=Warming(),
+    )
+
+
+def missing(secrets: Sequence[str]) -> list[Finding]:
+    """What it means for the shared store that these fields name secrets which did not come."""
+    told = {
+        ENCRYPTION_KEY_FIELD: Finding("NoEncryptionKey", "problem", f"{ENCRYPTION_KEYS_VARIABLE} is empty: nothing is shared unencrypted"),
+        ADDRESS_FIELD: Finding("NoAddress", "problem", f"{REDIS_URL_VARIABLE} is empty: nothing is shared"),
+    }
+    return [finding for field, finding in told.items() if field in secrets]
 
 
 def _number(counts: EntryCounts, name: str) -> Callable[[], float]:

@@ -16,3 +16,9 @@ def require(request: web.Request, token: str | None) -> None:
     given = presented.strip().encode("utf-8", "surrogateescape")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given, token.encode()):
         raise ClientFault(401, "this needs the admin token: Authorization: Bearer <token>")
+
+
+def require_in_path(given: str, token: str | None) -> None:
+    """Raises ClientFault, also where there is no token. Compares in constant time."""
+    if token is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
+        raise ClientFault(403, "this needs the token that the pod was injected with")

@@ -10,6 +10,8 @@ class BypassReason(Enum):
     """Why a request is passed through without lookup; the value stands in Cache-Status and in the metrics."""
 
     MODE = "mode"
+    DRAINING = "draining"
+    UNENCRYPTED = "unencrypted"
     METHOD = "method"
     PATH = "path"
     BODY_TOO_LARGE = "body-too-large"

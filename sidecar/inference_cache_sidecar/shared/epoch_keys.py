@@ -28,7 +28,11 @@ class EpochKeys:
         self._calls = calls
         self._hot = hot
         self._keys = keys
-        self._fleeting_ms = int(longest_seconds * 2000) + 1000
+        self.use_longest(longest_seconds)
+
+    def use_longest(self, seconds: float) -> None:
+        """As the `longest_seconds` from now on."""
+        self._fleeting_ms = int(seconds * 2000) + 1000
 
     async def read(self, names: Sequence[str]) -> Values:
         """None for those that are not there."""

@@ -19,7 +19,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -108,6 +108,11 @@ class SharedEpochs:
     @property
     def confirmed(self) -> bool:
         return self._clock() < self._valid_until
+
+    def use_longest(self, seconds: float) -> None:
+        """The longest that anything stamped may be served, from now on."""
+        self._agreement = replace(self._agreement, longest_seconds=seconds)
+        self._stored.use_longest(seconds)
 
     @property
     def lease_seconds(self) -> float:

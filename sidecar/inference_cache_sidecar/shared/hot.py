@@ -50,10 +50,23 @@ class HotCalls:
         self._only: _Place | None = None
         """Where all keys are; None in a Cluster."""
         self.counts = CallCounts()
+        self._closed = False
 
     @property
     def breaker_open(self) -> bool:
         return any(place.breaker.is_open for place in self._places.values())
+
+    @property
+    def linked(self) -> bool:
+        """A first call would not have to wait for a connection."""
+        return any(place.link is not None and not place.link.lost for place in self._places.values())
+
+    async def begin(self) -> None:
+        """Connect ahead of the first call, which would wait no longer for that than for an answer. A store that is down is none's harm."""
+        try:
+            await self._link(await self._place(b""))
+        except StoreError:
+            return
 
     async def get(self, key: bytes) -> bytes | None:
         """Raises StoreError."""
@@ -87,6 +100,7 @@ class HotCalls:
             self._lose(place)
 
     async def close(self) -> None:
+        self._closed = True
         for place in self._places.values():
             await ended(task for task in (place.connecting, place.healing) if task is not None)
             if place.link is not None:
@@ -181,24 +195,30 @@ class HotCalls:
         if place.breaker.is_open:
             self.counts.refused += 1
             raise StoreUnavailable("the shared store is given a rest")
-        if place.connecting is None:
-            place.connecting = asyncio.create_task(self._connect(place))
-            place.connecting.add_done_callback(lambda done: self._connected(place, done))
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return await asyncio.shield(place.connecting)
+                return await asyncio.shield(self._attempt(place))
         except TimeoutError as cause:
             error = StoreUnavailable("the shared store does not take a connection in time")
             error.__cause__ = cause
             self._failed(place, error)
             raise error from cause
 
+    def _attempt(self, place: _Place) -> "asyncio.Task[Link]":
+        """The only one at a time: of two links, one would stay open and be nobody's."""
+        if place.connecting is None:
+            place.connecting = asyncio.create_task(self._connect(place))
+            place.connecting.add_done_callback(lambda done: self._connected(place, done))
+        return place.connecting
+
     def _connected(self, place: _Place, done: "asyncio.Task[Link]") -> None:
         place.connecting = None
         if done.cancelled():
             return
         failure = done.exception()
-        if failure is None:
+        if failure is None and self._closed:
+            done.result().close()
+        elif failure is None:
             place.link = done.result()
         elif isinstance(failure, StoreUnavailable):
             self._failed(place, failure)
@@ -220,9 +240,10 @@ class HotCalls:
 
     async def _answers(self, place: _Place) -> bool:
         try:
-            if place.link is None or place.link.lost:
-                place.link = await self._connect(place)
-            await place.link.send((b"PING",), HEAL_SECONDS)
+            link = place.link
+            if link is None or link.lost:
+                link = await asyncio.shield(self._attempt(place))
+            await link.send((b"PING",), HEAL_SECONDS)
         except StoreError:
             self._lose(place)
             return False

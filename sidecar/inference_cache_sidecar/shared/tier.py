@@ -50,10 +50,10 @@ class SharedTier:
         self.tasks.append(task)
 
     async def confirmed_soon(self) -> None:
-        """Once the epochs are confirmed, but no later than a moment from now."""
+        """Once the epochs are confirmed and entries can be asked for, but no later than a moment from now."""
         try:
             async with asyncio.timeout(FIRST_CONFIRMATION_SECONDS):
-                while not self.epochs.confirmed:  # noqa: ASYNC110  only at the start
+                while not (self.epochs.confirmed and self.hot.linked):  # noqa: ASYNC110  only at the start
                     await asyncio.sleep(0.005)
         except TimeoutError:
             return
@@ -76,6 +76,7 @@ async def shared_tier(
     epochs = SharedEpochs(calls, hot, Agreement(keys, replica, spec.invalidation.lease_seconds, longest_ttl(spec) + stale))
     changes, purger = Changes(calls, hot, keys, replica), Purger(calls, hot, keys, entries, epochs, clock)
     tier = SharedTier(calls, hot, keys, sealer, values, entries, epochs, changes, purger)
+    tier.go_on(hot.begin())
     tier.go_on(epochs.run())
     try:
         yield tier

@@ -166,6 +166,15 @@ class MemoryStore:
             self._empty(sparse)
             await turn.give_way_if_over()
 
+    def use(self, max_bytes: int, longest_stale_seconds: float) -> None:
+        """From now on. What a lower cap leaves no room for goes with the next `shrink`."""
+        self._max_bytes = max_bytes
+        self._longest_stale_seconds = longest_stale_seconds
+
+    async def shrink(self) -> None:
+        """Make the cap hold, after it was lowered."""
+        await self._make_room(0, None)
+
     def stats(self) -> StoreStats:
         return StoreStats(
             entries=len(self._slots),

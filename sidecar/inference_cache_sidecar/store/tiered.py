@@ -63,9 +63,6 @@ class TieredStore:
         return self._memory.still(entry)
 
     async def put(self, entry: Entry, vector: Vector | None) -> bool:
-        if flushed(self._shared.epochs, entry.stamps):
-            # Nobody would find it, and it would take the place of what was stored since.
-            return False
         kept = await self._memory.put(entry, vector)
         key = await self._shared.entries.put(entry, vector)
         if key is not None and vector is not None:
