@@ -81,20 +81,25 @@ def _build_kubernetes(folder: Path) -> None:
     major, minor, _ = version().removeprefix("v").split(".")
     states = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     flags = " ".join(["-s", "-w", *(f"-X {stated}.{name}={value}" for name, value in states.items())])
-    go_toolchain.build(["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", folder / "kube", "."], MODULE)
+    _go(folder).build(["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", folder / "kube", "."], MODULE)
     for name in COMPONENTS:
         (folder / name).symlink_to("kube")
     go_toolchain.run([program("gcc"), "-Os", "-static", "-o", folder / "pause", HERE / "pause.c"], folder)
 
 
 def _build_helm(folder: Path) -> None:
-    go_toolchain.build(["install", "-trimpath", "-ldflags", "-s -w", f"helm.sh/helm/v4/cmd/helm@{HELM}"], folder, {"GOBIN": str(folder)})
+    _go(folder).build(["install", "-trimpath", "-ldflags", "-s -w", f"helm.sh/helm/v4/cmd/helm@{HELM}"], folder, {"GOBIN": str(folder)})
 
 
 def _build_cert_manager(folder: Path) -> None:
-    program = folder / "cert-manager"
-    go_toolchain.build(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", program, "."], CERT_MANAGER)
+    program, go = folder / "cert-manager", _go(folder)
+    go.build(["build", "-mod=readonly", "-trimpath", "-ldflags", "-s -w", "-o", program, "."], CERT_MANAGER)
     (folder / "crds").mkdir()
     # Those of ACME are not needed.
-    for file in (go_toolchain.sources(_CERT_MANAGER_PATH, CERT_MANAGER) / "deploy" / "crds").glob("cert-manager.io_*.yaml"):
+    for file in (go.sources(_CERT_MANAGER_PATH, CERT_MANAGER) / "deploy" / "crds").glob("cert-manager.io_*.yaml"):
         shutil.copyfile(file, folder / "crds" / file.name)
+
+
+def _go(folder: Path) -> go_toolchain.Toolchain:
+    """For what is built into `folder`, which stands in a temporary one."""
+    return go_toolchain.Toolchain(folder.parent / "go")

