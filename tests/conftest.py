@@ -1,6 +1,7 @@
 """Fixtures of every room: the stand-in for vLLM, in this process, on a free port, and real Redis servers."""
 
 import os
+import resource
 from collections.abc import AsyncIterator
 
 import pytest
@@ -29,6 +30,11 @@ from inference_cache_toolkit.standin.state import Standin
 # A machine that is held up is no slow code; a test may ask for more examples, and inherits this.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+# Clients and servers of a test share this process, and many a shell gives it 1024 descriptors.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+_most = 65_536 if _hard == resource.RLIM_INFINITY else min(_hard, 65_536)
+if _soft != resource.RLIM_INFINITY and _soft < _most:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _hard))
 
 __all__ = [
     "cluster",

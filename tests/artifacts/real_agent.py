@@ -83,6 +83,9 @@ class RealAgent:
             self.folder / "root",
             "--node",
             NODE,
+            # However full the machine's disk is, nothing is removed.
+            "--high-water",
+            "1",
         ]
         access: list[str | Path] = ["--api-server", self.api, "--token-file", self.folder / "agent-token"]
         child = start("agent", [*program, *access, "--listen", f"127.0.0.1:{self.port}"], self.folder / "agent.log")

@@ -182,7 +182,7 @@ def test_a_tree_stays_that_a_pod_was_admitted_with_meanwhile(tmp_path: Path, ask
 
     (tmp_path / "root").mkdir()
     store, api = filled(tmp_path / "root", "a", NAME, 1000, b"x"), Admitting()
-    with running_agent(tmp_path, api=api, round=0.1, high_water=0.0001):
+    with running_agent(tmp_path, api=api, round=0.1, high_water=0.0):
         eventually(lambda: sum("/api/v1/pods" in each for each in api.requests) > asked + 1)
     assert names(store) == {NAME}
     assert is_whole(store)
@@ -195,7 +195,7 @@ def test_trouble_with_one_store_is_none_of_the_others(tmp_path: Path) -> None:
     using.mark_used(store, NAME, "b.gone")
     shutil.rmtree(broken.used)
     broken.used.write_text("no folder")
-    with running_agent(tmp_path, round=0.1, high_water=0.0001):
+    with running_agent(tmp_path, round=0.1, high_water=0.0):
         eventually(lambda: names(store) == set())
 
 
@@ -217,7 +217,7 @@ def test_an_agent_ends_soon_while_others_publish(tmp_path: Path) -> None:
     with ExitStack() as publishing:
         for each in stores:
             publishing.enter_context(locking.shared(each))
-        with running_agent(tmp_path, api=api, high_water=0.0001):
+        with running_agent(tmp_path, api=api, high_water=0.0):
             eventually(lambda: any("/api/v1/pods" in each for each in api.requests))
             began = time.monotonic()
     assert time.monotonic() - began < 25
@@ -227,7 +227,7 @@ def test_an_agent_ends_soon_while_others_publish(tmp_path: Path) -> None:
 def test_a_tree_stays_while_its_pod_is_told_of_it(tmp_path: Path) -> None:
     files = model(big=4 * MIB)
     source, ask = FakeSource(files), ask_for(manifest(files), holder="a.x")
-    with running_agent(tmp_path, api=FakeApi(resources=[resource("a", "x")]), round=0.01, high_water=0.001) as agent:
+    with running_agent(tmp_path, api=FakeApi(resources=[resource("a", "x")]), round=0.01, high_water=0.0) as agent:
         assert PlayedPod(agent.url).fetched(ask, source).state == "done"
         assert names(agent.store("a")) == {ask.tree}
     assert source.sent == sum(map(len, files.values()))

@@ -46,7 +46,10 @@ def _complete(folder: Path, recipe: str) -> bool:
 
 
 def _replace(folder: Path, recipe: str, make: Callable[[Path], None]) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as temporary:
+    # Of one that was killed.
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         fresh = Path(temporary) / "made"
         fresh.mkdir()
         make(fresh)

@@ -3,6 +3,7 @@
 import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         try:
             yield running
         finally:
-            running.save_logs(tmp_path_factory.mktemp("node-logs"))
+            # A pod's log may go meanwhile.
+            with suppress(OSError):
+                running.save_logs(tmp_path_factory.mktemp("node-logs"))
 
 
 @pytest.fixture

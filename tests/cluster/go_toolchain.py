@@ -50,7 +50,9 @@ class Toolchain:
     def _settings(self) -> dict[str, str]:
         # Two compilers at once: each takes a gigabyte for the largest packages. Modules that may be written can be removed.
         flags = {"GOFLAGS": "-p=2 -modcacherw", "GOTOOLCHAIN": "local"}
-        return {**flags, "GOCACHE": str(self.caches / "build"), "GOMODCACHE": str(self.caches / "modules")}
+        folders = {name: self.caches / name for name in ("GOCACHE", "GOMODCACHE", "GOTMPDIR")}
+        folders["GOTMPDIR"].mkdir(parents=True, exist_ok=True)
+        return {**flags, **{name: str(folder) for name, folder in folders.items()}}
 
 
 def run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] | None = None) -> None:

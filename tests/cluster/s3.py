@@ -42,7 +42,9 @@ class S3:
 def s3(cluster: Cluster, load: Callable[[Path], object], namespace: str, folder: Path) -> S3:
     """Started, with BUCKET in it."""
     program = Path(sys.executable).with_name("weed")
-    load(write_image(Image(_IMAGE, files={"/weed": program}, entrypoint=["/weed"]), folder / "weed.tar"))
+    archive = write_image(Image(_IMAGE, files={"/weed": program}, entrypoint=["/weed"]), folder / "weed.tar")
+    load(archive)
+    archive.unlink()
     cluster.apply(*_objects(), namespace=namespace)
     until(START_SECONDS, "the S3 is Ready", lambda: all(map(ready, cluster.pods(namespace, f"app={NAME}"))))
     server = S3(cluster.forward(namespace, f"service/{NAME}", PORT))

@@ -21,6 +21,8 @@ NAMESPACES: Final = ("--pid", "--net", "--uts", "--ipc", "--mount", "--propagati
 """What this machine unmounts is not held by the node; what the node mounts is not seen here."""
 CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids", "hugetlb")
 """Those that kubelet looks for."""
+BRIDGE_FILTER: Final = Path("/proc/sys/net/bridge")
+"""There with the kernel's br_netfilter, without which the node's rules do not see what pods on its bridge send each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def running_sandbox(folder: Path) -> Iterator[Sandbox]:
     """
     if os.geteuid() != 0:
         raise MissingProgram("a whole node needs root, for its namespaces and cgroups")
+    _filter_bridges()
     for name in ("log", "var-log"):
         (folder / name).mkdir(parents=True)
     cgroup = f"inference-cache-{secrets.token_hex(4)}"
@@ -84,6 +87,14 @@ def _undertaken(folder: Path, cgroup: str) -> Iterator[None]:
     command: list[str | Path] = [sys.executable, HERE / "undertaker.py", folder, cgroup]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         yield
+
+
+def _filter_bridges() -> None:
+    if not BRIDGE_FILTER.exists():
+        with suppress(OSError):
+            subprocess.run(["modprobe", "br_netfilter"], check=False, capture_output=True, timeout=START_SECONDS)
+    if not BRIDGE_FILTER.exists():
+        raise MissingProgram("the kernel module br_netfilter is missing, without which pods do not reach Services: load it by modprobe")
 
 
 def _make_cgroups(name: str) -> None:

@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.services, pytest.mark.slow]
 PATIENCE_SECONDS = 240.0
 BACK_OFF_SECONDS = 360.0
 """Kubelet waits up to five minutes before it starts a container again."""
-WITH_AGENT = ("artifacts.enabled=true", "artifacts.agent.extraArgs={--high-water=1}")
-"""However full the machine's disk is, nothing is removed that nobody uses any more."""
+WITH_AGENT = ("artifacts.enabled=true", "artifacts.agent.extraArgs={--high-water=1}", "artifacts.agent.reserve=0")
+"""However full the machine's disk is, nothing is removed that nobody uses any more, and there is room."""
 MODEL = Served("x")
 """Its template names no version, and finds every version in one place."""
 

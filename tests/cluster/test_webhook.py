@@ -74,7 +74,7 @@ def test_with_all_webhooks_dead_every_pod_is_admitted_and_those_unlike_vllm_are_
     start = time.monotonic()
     for _ in range(200):
         install.create_pod(vllm_pod(image="nginx:1", args=["-g", "daemon off;"]))
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 120
 
 
 def test_frozen_webhooks_do_not_hold_up_pods_unlike_vllm(install: Installed) -> None:
@@ -83,7 +83,8 @@ def test_frozen_webhooks_do_not_hold_up_pods_unlike_vllm(install: Installed) -> 
     start = time.monotonic()
     for _ in range(20):
         install.create_pod(vllm_pod(image="nginx:1", args=["-g", "daemon off;"]))
-    assert time.monotonic() - start < 20
+    # A single one that waited for them all would take TIMEOUT_SECONDS.
+    assert time.monotonic() - start < 20 * TIMEOUT_SECONDS / 2
 
 
 def test_a_probe_is_answered_by_both_replicas_on_a_dry_run(install: Installed) -> None:

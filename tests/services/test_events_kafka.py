@@ -210,7 +210,7 @@ async def test_leaving_a_broker_that_hangs_takes_seconds(absent_broker: KafkaSer
         await until(lambda: cache.flushed == ["version v1"])
         await asyncio.to_thread(absent_broker.pause)
         began = time.monotonic()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 @pytest.fixture(scope="module")
