@@ -248,7 +248,9 @@ def test_the_token_may_change_amid_the_files(web: FaultServer, files: Path, agen
     web.faults.stall_after = 1 << 20
     process = pods.begin(web.url, "--store", tmp_path / "pod")
     until(lambda: web.sent_bytes > 1 << 20)
-    (tmp_path / "token-llm").write_text("token-of-llm/2")
+    # As kubelet does it: nobody reads a part of it.
+    (tmp_path / "token-next").write_text("token-of-llm/2")
+    (tmp_path / "token-next").replace(tmp_path / "token-llm")
     web.heal()
     ended(process)
     assert b"Bearer token-of-llm/2" in agent.got
