@@ -220,8 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._serve()
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class names it
-        del format, args
+    def log_message(self, *_: Any) -> None:
+        pass
 
     def _serve(self) -> None:
         state, faults = self.server.state, self.server.state.faults

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import urllib3
 
@@ -25,9 +26,9 @@ class Died(Exception):
     """Amid a body."""
 
 
-def ask_for(manifest: Manifest | None, version: str = "v1", holder: str = "", sources: tuple[str, ...] = (SOURCE,), **more: object) -> Ask:
+def ask_for(manifest: Manifest | None, version: str = "v1", holder: str = "", sources: tuple[str, ...] = (SOURCE,), **more: Any) -> Ask:
     pin = "" if manifest is None else manifest.digest
-    return Ask(sources, tree_name(sources, version, pin), version, manifest, holder=holder, **more)  # type: ignore[arg-type]
+    return Ask(sources, tree_name(sources, version, pin), version, manifest, holder=holder, **more)
 
 
 def _fetch_id(answer: urllib3.BaseHTTPResponse) -> str:
@@ -49,9 +50,9 @@ class PlayedPod:
     jobs: list[Job] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def request(self, method: str, path: str, **more: object) -> urllib3.BaseHTTPResponse:
-        headers = {"Authorization": f"Bearer {self.token}"} | dict(more.pop("headers", {}))  # type: ignore[call-overload]
-        return self.http.request(method, self.url + path, headers=headers, **more)  # type: ignore[arg-type]
+    def request(self, method: str, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
+        headers = {"Authorization": f"Bearer {self.token}"} | dict(more.pop("headers", {}))
+        return self.http.request(method, self.url + path, headers=headers, **more)
 
     def ask(self, ask: Ask) -> urllib3.BaseHTTPResponse:
         return self.request("POST", protocol.FETCHES, body=protocol.ask_text(ask).encode())

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
@@ -223,8 +224,8 @@ def test_more_fetches_than_there_may_be_are_put_off(tmp_path: Path) -> None:
         pytest.param({"version": "v2"}, id="another-version"),
     ],
 )
-def test_what_makes_no_sense_is_refused(agent: RunningAgent, change: dict[str, object]) -> None:
-    ask = replace(ask_for(manifest(model())), **change)  # type: ignore[arg-type]
+def test_what_makes_no_sense_is_refused(agent: RunningAgent, change: dict[str, Any]) -> None:
+    ask = replace(ask_for(manifest(model())), **change)
     answer = PlayedPod(agent.url).ask(ask)
     assert answer.status == 400
     assert answer.headers[protocol.FAILURE_HEADER] == "BadRequest"
